@@ -1,0 +1,405 @@
+/*
+ * sim/network.c - the simulated network: time, links, chunks on their way, faults.
+ *
+ * Thread:     one, the simulator's.
+ * Invariants: items of a pipe are due in the order they were made; between pipes the random delays
+ *             decide, which is how connections overtake each other. A cut loses what is on its way,
+ *             after a random part of the chunk that was cut. A blocked direction holds its items
+ *             like a network that retransmits, it loses nothing.
+ * Rejected:   a heap of events (a scan over the pipes is fast enough for what is simulated, and has
+ *             nothing to keep in step).
+ */
+#include "transport/sim/sim.h"
+
+#include "base/assert.h"
+#include "base/bytes.h"
+#include "base/fail.h"
+
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+
+#define FIRST_PORT    40000
+#define ITEMS_RESERVE 4
+#define MILLION       1000000u
+
+/* SplitMix64 (Steele, Lea, Flood 2014): one 64-bit state, any seed is good. */
+static uint64_t random_next(struct cfsr_sim_network *network)
+{
+    uint64_t z = network->random += 0x9e3779b97f4a7c15ull;
+
+    z = (z ^ (z >> 30)) * 0xbf58476d1ce4e5b9ull;
+    z = (z ^ (z >> 27)) * 0x94d049bb133111ebull;
+    return z ^ (z >> 31);
+}
+
+static uint64_t random_below(struct cfsr_sim_network *network, uint64_t limit)
+{
+    return random_next(network) % limit;
+}
+
+int cfsr_sim_network_create(const struct cfsr_sim_network_options *options,
+                            struct cfsr_sim_network **network_out)
+{
+    struct cfsr_sim_network *network;
+
+    if (options->delay_max_us < options->delay_min_us || options->chunk_max_bytes == 0 ||
+        options->buffer_bytes == 0 || options->cut_per_million > MILLION)
+        return cfsr_fail(-EINVAL, "the simulated network needs delay_min_us <= delay_max_us, "
+                                  "chunk_max_bytes and buffer_bytes above 0");
+    network = calloc(1, sizeof *network);
+    if (network == NULL)
+        return cfsr_fail(-ENOMEM, "out of memory for a simulated network");
+    network->options = *options;
+    network->random = options->seed;
+    network->next_port = FIRST_PORT;
+    cfsr_list_init(&network->links);
+    cfsr_list_init(&network->listeners);
+    cfsr_list_init(&network->conns);
+    *network_out = network;
+    return 0;
+}
+
+static void link_free(struct cfsr_sim_link *link)
+{
+    cfsr_list_remove(&link->link);
+    cfsr_list_remove(&link->pending);
+    free(link->pipe[CFSR_SIM_DIALER].bytes);
+    free(link->pipe[CFSR_SIM_ACCEPTOR].bytes);
+    free(link);
+}
+
+void cfsr_sim_network_destroy(struct cfsr_sim_network *network)
+{
+    CFSR_ASSERT(cfsr_list_is_empty(&network->conns)); /* groups go first */
+    CFSR_ASSERT(cfsr_list_is_empty(&network->listeners));
+    while (!cfsr_list_is_empty(&network->links))
+        link_free(CFSR_LIST_ENTRY(network->links.next, struct cfsr_sim_link, link));
+    free(network);
+}
+
+int cfsr_sim_link_create(struct cfsr_sim_network *network, const char *from_host,
+                         const char *to_endpoint, struct cfsr_sim_link **link_out)
+{
+    struct cfsr_sim_link *link;
+    char scheme[16];
+    char host[CFSR_ENDPOINT_MAX];
+    uint16_t port;
+    int rc = cfsr_endpoint_parse(to_endpoint, scheme, sizeof scheme, host, sizeof host, &port);
+
+    if (rc < 0)
+        return rc;
+    link = calloc(1, sizeof *link);
+    if (link == NULL)
+        return cfsr_fail(-ENOMEM, "out of memory for a simulated connection");
+    link->network = network;
+    link->incoming.link = link;
+    cfsr_list_init(&link->pending);
+    cfsr_list_push_back(&network->links, &link->link);
+    for (unsigned i = 0; i < 2; i++) {
+        link->pipe[i].bytes = malloc(network->options.buffer_bytes);
+        if (link->pipe[i].bytes == NULL) {
+            link_free(link);
+            return cfsr_fail(-ENOMEM, "out of memory for a simulated connection");
+        }
+    }
+    (void)snprintf(link->host[CFSR_SIM_DIALER], CFSR_ENDPOINT_MAX, "%s", from_host);
+    (void)snprintf(link->host[CFSR_SIM_ACCEPTOR], CFSR_ENDPOINT_MAX, "%s", host);
+    (void)snprintf(link->endpoint[CFSR_SIM_DIALER], CFSR_ENDPOINT_MAX, "sim://%.200s:%u", from_host,
+                   network->next_port++);
+    (void)snprintf(link->endpoint[CFSR_SIM_ACCEPTOR], CFSR_ENDPOINT_MAX, "%s", to_endpoint);
+    *link_out = link;
+    return 0;
+}
+
+static uint32_t items_count(const struct cfsr_sim_pipe *pipe)
+{
+    return pipe->items_tail - pipe->items_head;
+}
+
+static struct cfsr_sim_item *item_at(struct cfsr_sim_pipe *pipe, uint32_t position)
+{
+    return &pipe->items[position % CFSR_SIM_ITEMS_MAX];
+}
+
+static void item_add(struct cfsr_sim_network *network, struct cfsr_sim_pipe *pipe,
+                     struct cfsr_sim_item item)
+{
+    const struct cfsr_sim_network_options *options = &network->options;
+    uint64_t spread = options->delay_max_us - options->delay_min_us + 1;
+
+    CFSR_ASSERT(items_count(pipe) < CFSR_SIM_ITEMS_MAX);
+    item.due_us = network->now_us + options->delay_min_us + random_below(network, spread);
+    item.due_us = cfsr_max_u64(item.due_us, pipe->last_due_us);
+    item.order = network->order++;
+    pipe->last_due_us = item.due_us;
+    *item_at(pipe, pipe->items_tail++) = item;
+}
+
+void cfsr_sim_item_push(struct cfsr_sim_link *link, unsigned side, enum cfsr_sim_item_kind kind,
+                        int reason)
+{
+    item_add(link->network, &link->pipe[side],
+             (struct cfsr_sim_item){.kind = kind, .reason = reason});
+}
+
+static void copy_in(struct cfsr_sim_pipe *pipe, size_t size, const uint8_t *from, size_t len)
+{
+    while (len > 0) {
+        size_t at = (size_t)(pipe->tail % size);
+        size_t n = cfsr_min_u64(len, size - at);
+        memcpy(pipe->bytes + at, from, n);
+        pipe->tail += n;
+        from += n;
+        len -= n;
+    }
+}
+
+size_t cfsr_sim_bytes_push(struct cfsr_sim_link *link, unsigned side, const struct iovec *iov,
+                           unsigned count, size_t max_bytes)
+{
+    struct cfsr_sim_network *network = link->network;
+    struct cfsr_sim_pipe *pipe = &link->pipe[side];
+    size_t size = network->options.buffer_bytes;
+    size_t room = cfsr_min_u64(max_bytes, size - (size_t)(pipe->tail - pipe->head));
+    size_t pushed = 0;
+
+    for (unsigned i = 0; i < count; i++) {
+        size_t done = 0;
+        while (done < iov[i].iov_len) {
+            uint32_t chunk = 1 + (uint32_t)random_below(network, network->options.chunk_max_bytes);
+            chunk = (uint32_t)cfsr_min_u64(chunk, iov[i].iov_len - done);
+            chunk = (uint32_t)cfsr_min_u64(chunk, room - pushed);
+            if (chunk == 0 || items_count(pipe) >= CFSR_SIM_ITEMS_MAX - ITEMS_RESERVE)
+                return pushed;
+            copy_in(pipe, size, (const uint8_t *)iov[i].iov_base + done, chunk);
+            item_add(network, pipe, (struct cfsr_sim_item){.kind = CFSR_SIM_DATA, .bytes = chunk});
+            done += chunk;
+            pushed += chunk;
+        }
+    }
+    return pushed;
+}
+
+void cfsr_sim_link_leave(struct cfsr_sim_link *link, unsigned side)
+{
+    link->conn[side] = NULL;
+    link->closed[side] = true;
+    if (side == CFSR_SIM_DIALER && !link->arrived)
+        link->closed[CFSR_SIM_ACCEPTOR] = true; /* nobody over there knows of it */
+    if (link->closed[CFSR_SIM_DIALER] && link->closed[CFSR_SIM_ACCEPTOR])
+        link_free(link);
+}
+
+void cfsr_sim_link_cut(struct cfsr_sim_link *link, int reason)
+{
+    for (unsigned side = 0; side < 2; side++) {
+        struct cfsr_sim_pipe *pipe = &link->pipe[side];
+        pipe->items_head = pipe->items_tail;
+        pipe->head = pipe->tail;
+        if (link->conn[side] != NULL && link->conn[side]->failure == 0)
+            link->conn[side]->failure = reason;
+    }
+    /* An end that is not there yet learns it when it comes. */
+    if (link->conn[CFSR_SIM_ACCEPTOR] == NULL && !link->closed[CFSR_SIM_ACCEPTOR])
+        cfsr_sim_item_push(link, CFSR_SIM_DIALER, CFSR_SIM_RST, reason);
+}
+
+static bool is_partitioned(const struct cfsr_sim_network *network, const char *from, const char *to)
+{
+    for (unsigned i = 0; i < network->partitions_count; i++)
+        if (strcmp(network->partitions[i].from, from) == 0 &&
+            strcmp(network->partitions[i].to, to) == 0)
+            return true;
+    return false;
+}
+
+static bool is_deliverable(const struct cfsr_sim_link *link, unsigned from)
+{
+    const struct cfsr_sim_pipe *pipe = &link->pipe[from];
+    const struct cfsr_conn *conn = link->conn[!from];
+    const struct cfsr_sim_item *item;
+    size_t room;
+
+    if (pipe->items_head == pipe->items_tail ||
+        is_partitioned(link->network, link->host[from], link->host[!from]))
+        return false;
+    item = &pipe->items[pipe->items_head % CFSR_SIM_ITEMS_MAX];
+    if (item->kind == CFSR_SIM_SYN || link->closed[!from])
+        return true;
+    if (conn == NULL)
+        return false; /* waits to be accepted */
+    if (item->kind != CFSR_SIM_DATA || conn->state == CFSR_SIM_LINGER ||
+        conn->state == CFSR_SIM_CLOSING)
+        return true;
+    (void)cfsr_receive_space(&conn->receive, &room);
+    return room > 0 && !conn->fault_stall;
+}
+
+static void copy_out(struct cfsr_sim_pipe *pipe, size_t size, uint8_t *to, size_t len)
+{
+    while (len > 0) {
+        size_t at = (size_t)(pipe->head % size);
+        size_t n = cfsr_min_u64(len, size - at);
+        memcpy(to, pipe->bytes + at, n);
+        pipe->head += n;
+        to += n;
+        len -= n;
+    }
+}
+
+/* Delivers as much of the chunk as there is room for; true if all of it. */
+static bool deliver_bytes(struct cfsr_sim_link *link, unsigned from, struct cfsr_sim_item *item,
+                          uint32_t len)
+{
+    struct cfsr_sim_pipe *pipe = &link->pipe[from];
+    struct cfsr_conn *conn = link->conn[!from];
+    size_t room;
+    uint8_t *to;
+
+    if (conn == NULL || conn->state == CFSR_SIM_LINGER || conn->state == CFSR_SIM_CLOSING) {
+        pipe->head += len; /* closed over there: forgotten */
+        item->bytes -= len;
+        return item->bytes == 0;
+    }
+    to = cfsr_receive_space(&conn->receive, &room);
+    len = (uint32_t)cfsr_min_u64(len, room);
+    if (len == 0)
+        return false;
+    copy_out(pipe, link->network->options.buffer_bytes, to, len);
+    if (conn->fault_flip_bit) {
+        conn->fault_flip_bit = false;
+        to[len / 2] ^= 0x10;
+    }
+    cfsr_receive_commit(&conn->receive, len);
+    conn->show = true;
+    conn->bytes_received += len;
+    cfsr_counter_add(&conn->group->counters.bytes_received, len);
+    cfsr_counter_add(&conn->group->counters.receives, 1);
+    item->bytes -= len;
+    return item->bytes == 0;
+}
+
+static void deliver_data(struct cfsr_sim_link *link, unsigned from, struct cfsr_sim_item *item)
+{
+    struct cfsr_sim_network *network = link->network;
+
+    if (network->options.cut_per_million > 0 &&
+        random_below(network, MILLION) < network->options.cut_per_million) {
+        (void)deliver_bytes(link, from, item, (uint32_t)random_below(network, item->bytes + 1));
+        cfsr_sim_link_cut(link, -ECONNRESET);
+        return;
+    }
+    if (deliver_bytes(link, from, item, item->bytes))
+        link->pipe[from].items_head++;
+}
+
+static void deliver(struct cfsr_sim_link *link, unsigned from)
+{
+    struct cfsr_sim_pipe *pipe = &link->pipe[from];
+    struct cfsr_sim_item *item = item_at(pipe, pipe->items_head);
+    struct cfsr_conn *conn = link->conn[!from];
+
+    if (item->kind == CFSR_SIM_DATA) {
+        deliver_data(link, from, item);
+        return;
+    }
+    pipe->items_head++;
+    switch (item->kind) {
+    case CFSR_SIM_SYN:
+        if (cfsr_sim_listener_offer(link)) {
+            link->arrived = true;
+            cfsr_sim_item_push(link, !from, CFSR_SIM_SYNACK, 0);
+        } else {
+            link->closed[CFSR_SIM_ACCEPTOR] = true;
+            cfsr_sim_item_push(link, !from, CFSR_SIM_RST, -ECONNREFUSED);
+        }
+        break;
+    case CFSR_SIM_SYNACK:
+        if (conn != NULL)
+            conn->established = true;
+        break;
+    case CFSR_SIM_FIN:
+        if (conn != NULL)
+            conn->end_of_stream = true;
+        break;
+    case CFSR_SIM_RST:
+        if (conn != NULL && conn->failure == 0)
+            conn->failure = item->reason;
+        break;
+    case CFSR_SIM_DATA: break;
+    }
+}
+
+/* The deliverable item that is due first; NULL if there is none. */
+static struct cfsr_sim_link *first_due(const struct cfsr_sim_network *network, unsigned *from_out,
+                                       uint64_t *due_us_out)
+{
+    const struct cfsr_sim_item *first = NULL;
+    struct cfsr_sim_link *found = NULL;
+    struct cfsr_list *node;
+
+    CFSR_LIST_FOR_EACH(node, &network->links)
+    {
+        struct cfsr_sim_link *link = CFSR_LIST_ENTRY(node, struct cfsr_sim_link, link);
+        for (unsigned from = 0; from < 2; from++) {
+            struct cfsr_sim_item *item = item_at(&link->pipe[from], link->pipe[from].items_head);
+            if (!is_deliverable(link, from))
+                continue;
+            if (first != NULL && (item->due_us > first->due_us ||
+                                  (item->due_us == first->due_us && item->order > first->order)))
+                continue;
+            first = item;
+            found = link;
+            *from_out = from;
+            *due_us_out = item->due_us;
+        }
+    }
+    return found;
+}
+
+void cfsr_sim_network_advance(struct cfsr_sim_network *network, uint64_t now_us)
+{
+    struct cfsr_sim_link *link;
+    uint64_t due_us = 0;
+    unsigned from = 0;
+
+    CFSR_ASSERT(now_us >= network->now_us);
+    while ((link = first_due(network, &from, &due_us)) != NULL && due_us <= now_us) {
+        network->now_us = cfsr_max_u64(network->now_us, due_us);
+        deliver(link, from);
+    }
+    network->now_us = now_us;
+}
+
+uint64_t cfsr_sim_network_next_due_us(const struct cfsr_sim_network *network)
+{
+    uint64_t due_us = UINT64_MAX;
+    struct cfsr_list *node;
+    unsigned from;
+
+    (void)first_due(network, &from, &due_us);
+    CFSR_LIST_FOR_EACH(node, &network->conns)
+    due_us = cfsr_min_u64(due_us, CFSR_LIST_ENTRY(node, struct cfsr_conn, network)->deadline_us);
+    return due_us;
+}
+
+void cfsr_sim_network_partition(struct cfsr_sim_network *network, const char *from_host,
+                                const char *to_host, bool blocked)
+{
+    struct cfsr_sim_partition *partitions = network->partitions;
+
+    for (unsigned i = 0; i < network->partitions_count; i++) {
+        if (strcmp(partitions[i].from, from_host) != 0 || strcmp(partitions[i].to, to_host) != 0)
+            continue;
+        if (!blocked)
+            partitions[i] = partitions[--network->partitions_count];
+        return;
+    }
+    if (!blocked)
+        return;
+    CFSR_ASSERT(network->partitions_count < CFSR_SIM_PARTITIONS_MAX);
+    (void)snprintf(partitions[network->partitions_count].from, CFSR_ENDPOINT_MAX, "%s", from_host);
+    (void)snprintf(partitions[network->partitions_count].to, CFSR_ENDPOINT_MAX, "%s", to_host);
+    network->partitions_count++;
+}
