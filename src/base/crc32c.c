@@ -36,6 +36,10 @@
 typedef void (*crc_x3_function)(uint32_t crc[3], const void *const data[3],
                                 const size_t len_bytes[3]);
 
+typedef void (*crc_x3_prefixed_function)(uint32_t seed, const uint64_t prefix[3],
+                                         const void *const data[3], const size_t len_bytes[3],
+                                         uint32_t crc_out[3]);
+
 /* ---- tables: any machine (slicing by 8, M. Kounavis and F. Berry, Intel 2005) ---- */
 
 static uint32_t table[8][256];
@@ -203,15 +207,25 @@ X86_TARGET static uint32_t crc_sse42(uint32_t crc, const void *data, size_t len_
                        len_bytes & 7);
 }
 
-X86_TARGET static void crc_sse42_x3(uint32_t crc[3], const void *const data[3],
-                                    const size_t len_bytes[3])
+/* What is left of one of three runs its own chain; the three still overlap in the processor. */
+X86_TARGET static inline uint32_t sse42_rest(uint64_t state, const uint8_t *p, size_t len_bytes)
+{
+    if (len_bytes >= THREE_WAY_BYTES)
+        return crc_sse42(~(uint32_t)state, p, len_bytes);
+    state = sse42_words(state, p, len_bytes / 8);
+    return ~sse42_tail(state, p + (len_bytes & ~(size_t)7), len_bytes & 7);
+}
+
+/* Three chains side by side; the states are complemented, as the instruction wants them. */
+X86_TARGET static inline void sse42_x3(const uint64_t state[3], const void *const data[3],
+                                       const size_t len_bytes[3], uint32_t crc_out[3])
 {
     const uint8_t *a = data[0];
     const uint8_t *b = data[1];
     const uint8_t *c = data[2];
-    uint64_t crc_a = ~crc[0];
-    uint64_t crc_b = ~crc[1];
-    uint64_t crc_c = ~crc[2];
+    uint64_t crc_a = state[0];
+    uint64_t crc_b = state[1];
+    uint64_t crc_c = state[2];
     size_t shared = (size_t)cfsr_min_u64(len_bytes[0], cfsr_min_u64(len_bytes[1], len_bytes[2])) &
                     ~(size_t)7;
     size_t at = 0;
@@ -224,10 +238,30 @@ X86_TARGET static void crc_sse42_x3(uint32_t crc[3], const void *const data[3],
         crc_b = _mm_crc32_u64(crc_b, cfsr_load_le64(b + at + 8));
         crc_c = _mm_crc32_u64(crc_c, cfsr_load_le64(c + at + 8));
     }
-    /* What is left of each runs as its own chain; the three still overlap in the processor. */
-    crc[0] = crc_sse42(~(uint32_t)crc_a, a + at, len_bytes[0] - at);
-    crc[1] = crc_sse42(~(uint32_t)crc_b, b + at, len_bytes[1] - at);
-    crc[2] = crc_sse42(~(uint32_t)crc_c, c + at, len_bytes[2] - at);
+    crc_out[0] = sse42_rest(crc_a, a + at, len_bytes[0] - at);
+    crc_out[1] = sse42_rest(crc_b, b + at, len_bytes[1] - at);
+    crc_out[2] = sse42_rest(crc_c, c + at, len_bytes[2] - at);
+}
+
+X86_TARGET static void crc_sse42_x3(uint32_t crc[3], const void *const data[3],
+                                    const size_t len_bytes[3])
+{
+    const uint64_t state[3] = {(uint32_t)~crc[0], (uint32_t)~crc[1], (uint32_t)~crc[2]};
+
+    sse42_x3(state, data, len_bytes, crc);
+}
+
+X86_TARGET static void crc_sse42_x3_prefixed(uint32_t seed, const uint64_t prefix[3],
+                                             const void *const data[3], const size_t len_bytes[3],
+                                             uint32_t crc_out[3])
+{
+    const uint64_t state[3] = {
+        _mm_crc32_u64((uint32_t)~seed, prefix[0]),
+        _mm_crc32_u64((uint32_t)~seed, prefix[1]),
+        _mm_crc32_u64((uint32_t)~seed, prefix[2]),
+    };
+
+    sse42_x3(state, data, len_bytes, crc_out);
 }
 
 #elif defined(__aarch64__)
@@ -288,6 +322,21 @@ ARM_TARGET static void crc_armv8_x3(uint32_t crc[3], const void *const data[3],
 
 static cfsr_crc32c_function active = crc_table;
 static crc_x3_function active_x3 = crc_table_x3;
+
+/* For machines without a version of their own. */
+static void any_x3_prefixed(uint32_t seed, const uint64_t prefix[3], const void *const data[3],
+                            const size_t len_bytes[3], uint32_t crc_out[3])
+{
+    for (int i = 0; i < 3; i++) {
+        uint8_t bytes[8];
+
+        cfsr_store_le64(bytes, prefix[i]);
+        crc_out[i] = active(seed, bytes, sizeof bytes);
+    }
+    active_x3(crc_out, data, len_bytes);
+}
+
+static crc_x3_prefixed_function active_x3_prefixed = any_x3_prefixed;
 static const char *active_name = "table";
 
 __attribute__((constructor(101))) static void crc32c_choose(void)
@@ -299,6 +348,7 @@ __attribute__((constructor(101))) static void crc32c_choose(void)
         sse42_init();
         active = crc_sse42;
         active_x3 = crc_sse42_x3;
+        active_x3_prefixed = crc_sse42_x3_prefixed;
         active_name = "sse4.2";
     }
 #elif defined(__aarch64__)
@@ -318,6 +368,12 @@ uint32_t cfsr_crc32c(uint32_t crc, const void *data, size_t len_bytes)
 void cfsr_crc32c_x3(uint32_t crc[3], const void *const data[3], const size_t len_bytes[3])
 {
     active_x3(crc, data, len_bytes);
+}
+
+void cfsr_crc32c_x3_prefixed(uint32_t seed, const uint64_t prefix[3], const void *const data[3],
+                             const size_t len_bytes[3], uint32_t crc_out[3])
+{
+    active_x3_prefixed(seed, prefix, data, len_bytes, crc_out);
 }
 
 const char *cfsr_crc32c_variant(void)

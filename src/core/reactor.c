@@ -271,15 +271,18 @@ static void end_turn(struct cfsr_reactor *reactor, uint64_t work)
 }
 
 /* Submits and reaps, asleep if asked; the completions dispatched or -errno. */
-static int reap(struct cfsr_reactor *reactor, uint64_t sleep_ns)
+static int reap(struct cfsr_reactor *reactor, const struct cfsr_reactor_handler *handler, uint64_t sleep_ns)
 {
+    unsigned wait_count = 1;
     int completions;
 
     if (sleep_ns == 0) {
         cfsr_reactor_step(reactor, "completions");
         return cfsr_ring_submit_and_reap(reactor->ring, 0);
     }
-    completions = cfsr_ring_submit_and_reap(reactor->ring, sleep_ns);
+    if (handler->wait_count != NULL)
+        wait_count = handler->wait_count(handler->user, &sleep_ns);
+    completions = cfsr_ring_submit_and_wait(reactor->ring, wait_count, sleep_ns);
     cfsr_mailbox_awake(reactor->mailbox);
     cfsr_core_count(&reactor->stats, sleeps, 1);
     reactor->now_ns = cfsr_clock_monotonic_ns();
@@ -299,7 +302,7 @@ static int turn(struct cfsr_reactor *reactor, const struct cfsr_reactor_handler 
     cfsr_core_count(&reactor->stats, messages, messages);
     if (may_sleep && messages == 0)
         sleep_ns = decide_sleep(reactor, handler);
-    completions = reap(reactor, sleep_ns);
+    completions = reap(reactor, handler, sleep_ns);
     if (completions < 0)
         return completions;
     work = messages + (uint64_t)completions;

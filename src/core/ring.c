@@ -118,7 +118,7 @@ void cfsr_ring_cancel(struct cfsr_ring *ring, struct cfsr_ring_op *op)
     io_uring_prep_cancel(sqe, op, 0);
 }
 
-static int enter(struct cfsr_ring *ring, uint64_t wait_ns)
+static int enter(struct cfsr_ring *ring, unsigned wait_count, uint64_t wait_ns)
 {
     unsigned queued = io_uring_sq_ready(&ring->uring);
     int rc;
@@ -129,7 +129,7 @@ static int enter(struct cfsr_ring *ring, uint64_t wait_ns)
                                           .tv_nsec = (long long)(wait_ns % 1000000000u)};
         struct io_uring_cqe *cqe = NULL;
 
-        rc = io_uring_submit_and_wait_timeout(&ring->uring, &cqe, 1, &limit, NULL);
+        rc = io_uring_submit_and_wait_timeout(&ring->uring, &cqe, wait_count, &limit, NULL);
     } else {
         rc = io_uring_submit_and_get_events(&ring->uring);
     }
@@ -145,10 +145,15 @@ static int enter(struct cfsr_ring *ring, uint64_t wait_ns)
 
 int cfsr_ring_submit_and_reap(struct cfsr_ring *ring, uint64_t wait_ns)
 {
+    return cfsr_ring_submit_and_wait(ring, 1, wait_ns);
+}
+
+int cfsr_ring_submit_and_wait(struct cfsr_ring *ring, unsigned wait_count, uint64_t wait_ns)
+{
     int rc, total = 0;
 
-    CFSR_ASSERT(!ring->is_dispatching);
-    rc = enter(ring, wait_ns);
+    CFSR_ASSERT(!ring->is_dispatching && wait_count > 0);
+    rc = enter(ring, wait_count, wait_ns);
     if (rc < 0)
         return rc;
     if (io_uring_cq_has_overflow(&ring->uring)) {

@@ -1,0 +1,426 @@
+/*
+ * recovery.c - finding the end of a lane, telling a torn tail from rot, cutting.
+ *
+ * Thread:     start-up of writer or daemon, the tool; with the lane lock held unless it only looks.
+ * Invariants: nothing valid is ever overwritten; after a cut every byte position that a writer may
+ * have touched is behind a durable PAD, so that what it left there can never come back as a record.
+ * Rejected:   truncating at the cut (a page of the torn group that was written behind the cut could
+ * stand exactly where the next writer's records end, and pass), trusting the file's length
+ * (segments have their full length from birth).
+ *
+ * The proof of rot is a MARK: it says that everything below its committed LSN was durable. One
+ * found behind the damage, with a committed LSN above it, cannot have been written before the
+ * damaged bytes were synced.
+ */
+#include "journal/recovery.h"
+
+#include <errno.h>
+#include <inttypes.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/assert.h"
+#include "base/bytes.h"
+#include "base/fail.h"
+#include "journal/group.h"
+#include "journal/segment.h"
+#include "journal/segment_map.h"
+#include "journal/status_page.h"
+
+#define MARK_BYTES_MAX (CFSR_RECORD_HEADER_BYTES + CFSR_MARK_PAYLOAD_BYTES + 16 * 64)
+
+/*
+ * Behind a clean end the search for rot is short, so that opening is quick: had another writer
+ * appended there, its first group was a MARK alone and the next MARK stands at once behind it.
+ */
+#define CLEAN_SEARCH_BYTES (8u << 20)
+
+struct recovery {
+    struct cfsr_fs *fs;
+    const struct cfsr_site *site;
+    uint32_t lane;
+    uint32_t shard_count;
+    struct cfsr_segment_map map;
+    struct cfsr_lane_cursor cursor;
+    struct cfsr_lane_state state;
+    int damage; /* 0, or why the record at state.end_lsn is not one */
+};
+
+int cfsr_journal_lock_lane(struct cfsr_fs *fs, const struct cfsr_site *site, uint32_t lane,
+                           struct cfsr_file **lock_out)
+{
+    char path[CFSR_LANE_PATH_BYTES];
+    struct cfsr_file *file;
+    int rc;
+
+    (void)snprintf(path, sizeof path, "%s/journal/%02" PRIu32 "/lock", site->data_dir, lane);
+    rc = cfsr_file_open(fs, path, CFSR_OPEN_READ | CFSR_OPEN_WRITE | CFSR_OPEN_CREATE, &file);
+    if (rc < 0)
+        return cfsr_fail(rc, "cannot open the lane lock %s: %s", path, cfsr_strerror(rc));
+    rc = cfsr_file_lock(file);
+    if (rc < 0) {
+        cfsr_file_close(file);
+        return cfsr_fail(rc, "%s is locked: another process writes this journal", path);
+    }
+    *lock_out = file;
+    return 0;
+}
+
+void cfsr_lane_state_fini(struct cfsr_lane_state *state)
+{
+    free(state->next_seq);
+    state->next_seq = NULL;
+}
+
+/* Counts entries and incarnation from the run the cursor has just checked. */
+static void read_marks(struct recovery *r)
+{
+    const struct cfsr_scan *scan = &r->cursor.scan;
+    const uint8_t *record = scan->data, *end = scan->data + scan->raw_bytes;
+
+    while (record < end) {
+        struct cfsr_record_header header;
+        const uint8_t *payload = record + CFSR_RECORD_HEADER_BYTES;
+
+        cfsr_record_header_load(record, &header);
+        r->state.clean = false;
+        if (cfsr_record_is_entry(header.op)) {
+            r->state.entries++;
+        } else if (header.op == CFSR_RECORD_MARK) {
+            r->state.incarnation = cfsr_max_u64(r->state.incarnation, cfsr_load_le64(payload));
+            r->state.entries = cfsr_load_le64(payload + 16);
+            r->state.clean = (cfsr_load_le32(payload + 32) & CFSR_MARK_CLEAN_CLOSE) != 0;
+        }
+        record += cfsr_record_wire_bytes(&header);
+    }
+    if (scan->record_count > 0)
+        r->state.last = scan->last;
+    r->state.max_timestamp_us = cfsr_max_u64(r->state.max_timestamp_us, scan->max_timestamp_us);
+}
+
+/* Names what cannot be a torn tail: a header is durable before its segment is used, and a torn
+ * record has no valid CRC. */
+static int refuse(const struct recovery *r, uint64_t first_lsn, int rc)
+{
+    static const char advice[] = "restore the segment from a copy or refill it from a peer";
+
+    if (rc == -ENOENT)
+        return cfsr_fail(-CFSR_E_MISSING_SEGMENT,
+                         "lane %" PRIu32 ": segment %016" PRIx64 ".seg vanished: %s", r->lane,
+                         first_lsn, advice);
+    if (r->cursor.file == NULL && (rc == -CFSR_E_CHECKSUM || rc == -CFSR_E_FORMAT))
+        return cfsr_fail(-CFSR_E_DAMAGED,
+                         "lane %" PRIu32 ": the header of segment %016" PRIx64
+                         ".seg is damaged: %s",
+                         r->lane, first_lsn, advice);
+    if (r->cursor.file != NULL && (rc == -CFSR_E_FOREIGN || rc == -CFSR_E_BAD_ORDER))
+        return cfsr_fail(-CFSR_E_DAMAGED,
+                         "lane %" PRIu32 ", segment %016" PRIx64 ".seg: %s at LSN %" PRIx64 ": %s",
+                         r->lane, first_lsn, cfsr_strerror(rc), r->cursor.lsn, advice);
+    return rc;
+}
+
+/* Scans one segment from its start. Records found: 1, none: 0; r->damage says why it ended early.
+ */
+static int scan_segment(struct recovery *r, uint64_t first_lsn)
+{
+    uint64_t boundary = first_lsn + r->site->segment_bytes;
+    bool found = false;
+    int rc;
+
+    memset(r->state.next_seq, 0, r->shard_count * sizeof *r->state.next_seq);
+    cfsr_lane_cursor_seek(&r->cursor, first_lsn);
+    r->cursor.next_seq = r->state.next_seq;
+    do {
+        rc = cfsr_lane_cursor_next(&r->cursor, boundary);
+        if (r->cursor.scan.record_count > 0) {
+            if (!found && r->cursor.scan.data[44] != CFSR_RECORD_SHARDS)
+                return cfsr_fail(-CFSR_E_DAMAGED,
+                                 "lane %" PRIu32 ": segment %016" PRIx64
+                                 ".seg does not begin with its SHARDS record",
+                                 r->lane, first_lsn);
+            found = true;
+            read_marks(r);
+        }
+    } while (rc == 1);
+    if (r->cursor.file != NULL && r->cursor.file_lsn == first_lsn)
+        r->state.incarnation = cfsr_max_u64(r->state.incarnation, r->cursor.file_incarnation);
+    r->state.end_lsn = r->cursor.lsn;
+    r->damage = rc;
+    if (rc == 0 || (r->cursor.file != NULL && (rc == -CFSR_E_CHECKSUM || rc == -CFSR_E_FORMAT)))
+        return found;
+    return refuse(r, first_lsn, rc);
+}
+
+/* True if a valid MARK stands at p (of LSN lsn) whose committed LSN is above damaged_lsn. */
+static bool mark_covers(const struct recovery *r, const uint8_t *p, size_t available, uint64_t lsn,
+                        uint64_t damaged_lsn)
+{
+    uint32_t payload_bytes = cfsr_load_le32(p + 4);
+    uint8_t copy[MARK_BYTES_MAX];
+
+    if (p[44] != CFSR_RECORD_MARK || cfsr_load_le64(p + 32) != r->site->site_id ||
+        payload_bytes < CFSR_MARK_PAYLOAD_BYTES || payload_bytes % 8 != 0 ||
+        CFSR_RECORD_HEADER_BYTES + (size_t)payload_bytes > sizeof copy ||
+        CFSR_RECORD_HEADER_BYTES + (size_t)payload_bytes > available)
+        return false;
+    memcpy(copy, p, CFSR_RECORD_HEADER_BYTES + payload_bytes);
+    cfsr_record_seal(copy, r->cursor.scan.seed, lsn);
+    return memcmp(copy, p, 4) == 0 &&
+           cfsr_load_le64(p + CFSR_RECORD_HEADER_BYTES + 8) > damaged_lsn;
+}
+
+/*
+ * Looks behind the damage, to the end of its segment, for a MARK that covers it. 1 found (its LSN),
+ * 0 none; *last_byte_lsn_out is behind the last byte that is not zero.
+ */
+static int search_marks(struct recovery *r, uint64_t from_lsn, uint64_t damaged_lsn,
+                        uint64_t *mark_lsn_out, uint64_t *last_byte_lsn_out)
+{
+    uint64_t first = cfsr_segment_first_lsn(r->site, from_lsn), lsn = cfsr_align_down(from_lsn, 8);
+    uint64_t boundary = first + r->site->segment_bytes;
+    char path[CFSR_LANE_PATH_BYTES];
+    struct cfsr_file *file;
+    int rc;
+
+    if (r->state.clean)
+        boundary = cfsr_min_u64(boundary, lsn + CLEAN_SEARCH_BYTES);
+    cfsr_segment_path(r->site, r->lane, first, path, sizeof path);
+    rc = cfsr_file_open(r->fs, path, CFSR_OPEN_READ, &file);
+    if (rc < 0)
+        return cfsr_fail(rc, "cannot open %s: %s", path, cfsr_strerror(rc));
+    while (lsn < boundary) {
+        uint8_t *data = r->cursor.buffer;
+        uint64_t want = cfsr_min_u64(CFSR_LANE_CURSOR_BYTES, boundary - lsn), at, step;
+
+        rc = cfsr_file_pread(file, data, (uint32_t)want, cfsr_segment_file_offset(r->site, lsn));
+        if (rc <= 0)
+            break;
+        for (at = (uint64_t)rc; at > 0 && data[at - 1] == 0; at--)
+            ;
+        if (at > 0)
+            *last_byte_lsn_out = lsn + at;
+        for (at = 0; at + CFSR_RECORD_HEADER_BYTES <= (uint64_t)rc; at += CFSR_RECORD_ALIGN) {
+            if (!mark_covers(r, data + at, (size_t)rc - at, lsn + at, damaged_lsn))
+                continue;
+            *mark_lsn_out = lsn + at;
+            cfsr_file_close(file);
+            return 1;
+        }
+        step = lsn + want == boundary ? want : want - cfsr_align_up(MARK_BYTES_MAX, 8);
+        if ((uint64_t)rc < want)
+            break; /* shorter than it should be: nothing further to find */
+        lsn += step;
+    }
+    cfsr_file_close(file);
+    return rc < 0 ? cfsr_fail(rc, "cannot read %s: %s", path, cfsr_strerror(rc)) : 0;
+}
+
+/* Rot or a torn tail? 0: a tail, with cut_lsn and cut_bytes set; -CFSR_E_DAMAGED: rot. */
+static int judge_tail(struct recovery *r)
+{
+    uint64_t damaged = r->state.end_lsn, last_segment = r->map.lsns[r->map.count - 1];
+    uint64_t from = damaged, mark_lsn = 0, last_byte = damaged;
+
+    for (; from <= last_segment || from == damaged;
+         from = cfsr_segment_first_lsn(r->site, from) + r->site->segment_bytes) {
+        int rc = search_marks(r, from, damaged, &mark_lsn, &last_byte);
+
+        if (rc < 0)
+            return rc;
+        if (rc == 1)
+            return cfsr_fail(
+                -CFSR_E_DAMAGED,
+                "lane %" PRIu32 ", segment %016" PRIx64 ".seg: damaged at LSN %" PRIx64
+                ", below the commit point (the MARK at %" PRIx64
+                " proves it was durable): restore the segment from a copy or refill it from a peer",
+                r->lane, cfsr_segment_first_lsn(r->site, damaged), damaged, mark_lsn);
+    }
+    r->state.cut_lsn = damaged;
+    r->state.cut_bytes = last_byte - damaged;
+    return 0;
+}
+
+int cfsr_journal_search_cover(struct cfsr_fs *fs, const struct cfsr_site *site, uint32_t lane,
+                              uint64_t damaged_lsn, uint64_t last_segment_lsn,
+                              uint64_t *mark_lsn_out, uint64_t *last_byte_lsn_out)
+{
+    struct recovery r = {.fs = fs, .site = site, .lane = lane};
+    uint64_t from = damaged_lsn;
+    int rc = cfsr_lane_cursor_init(&r.cursor, fs, site, lane, 0);
+
+    *last_byte_lsn_out = damaged_lsn;
+    while (rc == 0 && (from <= last_segment_lsn || from == damaged_lsn)) {
+        rc = search_marks(&r, from, damaged_lsn, mark_lsn_out, last_byte_lsn_out);
+        from = cfsr_segment_first_lsn(site, from) + site->segment_bytes;
+    }
+    cfsr_lane_cursor_fini(&r.cursor);
+    return rc;
+}
+
+/* Puts a PAD (behind SHARDS and MARK at a segment's start) at lsn, durably. Nothing behind it can
+ * be read any more. */
+static int seal_segment(struct recovery *r, uint64_t lsn)
+{
+    uint64_t first = cfsr_segment_first_lsn(r->site, lsn), pad_lsn = lsn;
+    char path[CFSR_LANE_PATH_BYTES];
+    uint8_t *bytes = r->cursor.buffer;
+    struct cfsr_file *file;
+    uint32_t len = 0;
+    int rc;
+
+    if (lsn == first) {
+        len = cfsr_group_put_shards(bytes, r->site, r->lane, lsn, r->state.max_timestamp_us,
+                                    r->state.next_seq);
+        /* The next recovery may find nothing but this segment: it must know how many entries lie
+         * below. */
+        len += cfsr_group_put_mark(bytes + len, r->site, r->lane, lsn + len, &r->state);
+        pad_lsn += len;
+    }
+    len += cfsr_group_put_pad(bytes + len, r->site, r->lane, pad_lsn, r->state.max_timestamp_us);
+    cfsr_segment_path(r->site, r->lane, first, path, sizeof path);
+    rc = cfsr_file_open(r->fs, path, CFSR_OPEN_READ | CFSR_OPEN_WRITE, &file);
+    if (rc < 0)
+        return cfsr_fail(rc, "cannot open %s to close its tail: %s", path, cfsr_strerror(rc));
+    rc = cfsr_file_pwrite(file, bytes, len, cfsr_segment_file_offset(r->site, lsn), false);
+    if (rc >= 0)
+        rc = cfsr_file_sync(file);
+    cfsr_file_close(file);
+    if (rc < 0)
+        return cfsr_fail(rc, "cannot write %s to close its tail: %s", path, cfsr_strerror(rc));
+    r->state.last = (struct cfsr_record_stamp){
+        .lsn = pad_lsn,
+        .timestamp_us = r->state.max_timestamp_us,
+        .crc = cfsr_load_le32(bytes + (pad_lsn - lsn)),
+    };
+    r->state.end_lsn = first + r->site->segment_bytes;
+    return 0;
+}
+
+/* What was read may only be in the page cache of a writer that was killed: make it durable before
+ * anyone is told of it. */
+static int sync_segment(struct recovery *r, uint64_t first_lsn)
+{
+    char path[CFSR_LANE_PATH_BYTES];
+    struct cfsr_file *file;
+    int rc;
+
+    cfsr_segment_path(r->site, r->lane, first_lsn, path, sizeof path);
+    rc = cfsr_file_open(r->fs, path, CFSR_OPEN_READ | CFSR_OPEN_WRITE, &file);
+    if (rc == 0) {
+        rc = cfsr_file_sync(file);
+        cfsr_file_close(file);
+    }
+    return rc < 0 ? cfsr_fail(rc, "cannot sync %s: %s", path, cfsr_strerror(rc)) : 0;
+}
+
+static int cut_tail(struct recovery *r)
+{
+    uint64_t last_segment = r->map.lsns[r->map.count - 1];
+    int rc = seal_segment(r, r->state.end_lsn);
+
+    while (rc == 0 && r->state.end_lsn <= last_segment)
+        rc = seal_segment(r, r->state.end_lsn);
+    return rc;
+}
+
+/* Scans back from the last segment to the first one that holds records, and finds the end. */
+static int find_end(struct recovery *r)
+{
+    uint32_t i = r->map.count;
+    int rc = 0;
+
+    while (i > 0 && rc == 0)
+        rc = scan_segment(r, r->map.lsns[--i]);
+    if (rc < 0)
+        return rc;
+    if (rc == 0) {
+        if (r->state.first_lsn != 0)
+            return cfsr_fail(-CFSR_E_DAMAGED,
+                             "lane %" PRIu32 ": no segment holds a valid record, the first is "
+                             "%016" PRIx64 ".seg: restore from a copy or refill from a peer",
+                             r->lane, r->state.first_lsn);
+        for (uint32_t shard = 0; shard < r->shard_count; shard++)
+            r->state.next_seq[shard] = 1;
+        r->state.end_lsn = 0;
+        r->damage = -CFSR_E_CHECKSUM;
+    }
+    if (r->damage == 0 && i + 1 < r->map.count)
+        r->damage = -CFSR_E_CHECKSUM; /* whole up to its boundary; the segment behind it is there
+                                         and empty */
+    return 0;
+}
+
+static int recover(struct recovery *r, bool read_only)
+{
+    int rc = cfsr_segment_map_load(r->fs, r->site, r->lane, &r->map);
+
+    if (rc == 0)
+        rc = cfsr_segment_map_check(&r->map, r->lane, NULL);
+    if (rc < 0)
+        return rc;
+    if (r->map.count == 0) {
+        for (uint32_t shard = 0; shard < r->shard_count; shard++)
+            r->state.next_seq[shard] = 1;
+        r->state.incarnation = 1;
+        r->state.clean = true;
+        return 0;
+    }
+    r->state.first_lsn = r->map.lsns[0];
+    rc = find_end(r);
+    if (rc < 0)
+        return rc;
+    if (r->state.end_lsn <= r->map.lsns[r->map.count - 1])
+        r->state.clean = false; /* a segment was begun after the last record */
+    if (r->damage != 0) {
+        rc = judge_tail(r);
+        if (rc < 0)
+            return rc;
+    }
+    if (r->state.clean || read_only) {
+        r->state.cut_lsn = CFSR_LSN_UNKNOWN;
+        r->state.cut_bytes = 0;
+        if (!r->state.clean)
+            r->state.incarnation++;
+        return 0;
+    }
+    for (uint32_t i = r->map.count;
+         rc == 0 && i > 0 && r->map.lsns[i - 1] + r->site->segment_bytes >= r->state.end_lsn; i--)
+        rc = sync_segment(r, r->map.lsns[i - 1]);
+    if (rc == 0 && r->damage != 0)
+        rc = cut_tail(r);
+    r->state.incarnation++;
+    return rc;
+}
+
+int cfsr_journal_recover_lane(struct cfsr_fs *fs, const struct cfsr_site *site, uint32_t lane,
+                              bool read_only, bool lock_held, struct cfsr_lane_state *state_out)
+{
+    struct recovery r = {.fs = fs, .site = site, .lane = lane};
+    struct cfsr_file *lock = NULL;
+    int rc;
+
+    CFSR_ASSERT(lane < site->lanes);
+    if (!lock_held && !read_only) {
+        rc = cfsr_journal_lock_lane(fs, site, lane, &lock);
+        if (rc < 0)
+            return rc;
+    }
+    r.shard_count = (site->shards + site->lanes - 1) / site->lanes;
+    r.state.next_seq = calloc(r.shard_count, sizeof *r.state.next_seq);
+    r.state.cut_lsn = CFSR_LSN_UNKNOWN;
+    r.state.last.lsn = CFSR_LSN_UNKNOWN;
+    rc = r.state.next_seq == NULL ? -ENOMEM : cfsr_lane_cursor_init(&r.cursor, fs, site, lane, 0);
+    if (rc == 0)
+        rc = recover(&r, read_only);
+    cfsr_lane_cursor_fini(&r.cursor);
+    cfsr_segment_map_fini(&r.map);
+    if (rc == 0)
+        *state_out = r.state;
+    else
+        cfsr_lane_state_fini(&r.state);
+    if (lock != NULL)
+        cfsr_file_close(lock);
+    return rc;
+}

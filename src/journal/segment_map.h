@@ -1,0 +1,69 @@
+/*
+ * segment_map.h - what a lane's directory holds, and the cursor that walks its records.
+ *
+ * The map is a sorted copy of the directory at one moment; the cursor is the one reading loop of
+ * recovery, reader, verify and digest: read a run of bytes, scan it, hand out the run. One thread
+ * each.
+ */
+#ifndef CFSR_JOURNAL_SEGMENT_MAP_H
+#define CFSR_JOURNAL_SEGMENT_MAP_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "core/file.h"
+#include "journal/record.h"
+#include "journal/site.h"
+
+#define CFSR_LANE_PATH_BYTES (CFSR_PATH_MAX + 64)
+
+struct cfsr_segment_map {
+    uint64_t *lsns; /* first LSNs, ascending */
+    uint32_t count;
+    uint32_t capacity;
+    uint32_t foreign_count; /* names that do not belong there */
+    char foreign_name[64];  /* one of them */
+    uint64_t segment_bytes;
+};
+
+/* Directory of a lane. Returns path_out. */
+char *cfsr_lane_directory(const struct cfsr_site *site, uint32_t lane, char *path_out,
+                          size_t len_bytes);
+int cfsr_segment_map_load(struct cfsr_fs *fs, const struct cfsr_site *site, uint32_t lane,
+                          struct cfsr_segment_map *map_out);
+void cfsr_segment_map_fini(struct cfsr_segment_map *map);
+/* -CFSR_E_MISSING_SEGMENT with message if there is a gap; *gap_lsn_out (may be NULL) is its first
+ * LSN. */
+int cfsr_segment_map_check(const struct cfsr_segment_map *map, uint32_t lane,
+                           uint64_t *gap_lsn_out);
+
+/* At least one maximal record, so that a record is always whole in the buffer. */
+#define CFSR_LANE_CURSOR_BYTES (2u << 20)
+
+struct cfsr_lane_cursor {
+    struct cfsr_fs *fs;
+    const struct cfsr_site *site;
+    uint32_t lane;
+    uint64_t lsn;          /* of the next record */
+    uint64_t *next_seq;    /* as in struct cfsr_scan; NULL: seqs are not checked */
+    struct cfsr_scan scan; /* of the last run; its data is valid until the next call */
+    uint8_t *buffer;
+    struct cfsr_file *file;
+    uint64_t file_lsn;
+    uint64_t file_incarnation; /* from the header of the open segment */
+};
+
+int cfsr_lane_cursor_init(struct cfsr_lane_cursor *cursor, struct cfsr_fs *fs,
+                          const struct cfsr_site *site, uint32_t lane, uint64_t lsn);
+void cfsr_lane_cursor_fini(struct cfsr_lane_cursor *cursor);
+/* Forgets the open file and moves. */
+void cfsr_lane_cursor_seek(struct cfsr_lane_cursor *cursor, uint64_t lsn);
+/*
+ * Reads and scans the next run of records below limit_lsn. 1: cursor->scan describes it and
+ * cursor->lsn is behind it; 0: nothing below the limit; -ENOENT: the segment is not there; scan
+ * errors: scan describes the good records before the bad one at cursor->lsn; -CFSR_E_CHECKSUM also
+ * for a record that reaches beyond the limit.
+ */
+int cfsr_lane_cursor_next(struct cfsr_lane_cursor *cursor, uint64_t limit_lsn);
+
+#endif
