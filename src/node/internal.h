@@ -1,0 +1,313 @@
+/*
+ * internal.h - the parts of a node core, private to src/node. All state belongs to the core's thread.
+ *
+ * journal → stream (source.c) → batch slot (encode.c) → link (outgoing.c) → transport
+ * transport → conn (incoming.c) → inbox lane (store.c) → ack
+ */
+#ifndef CFSR_NODE_INTERNAL_H
+#define CFSR_NODE_INTERNAL_H
+
+#include "base/list.h"
+#include "inbox/inbox.h"
+#include "journal/segment.h"
+#include "node/limits.h"
+#include "node/node.h"
+#include "pipeline/batch.h"
+
+struct node_stream;
+struct node_link;
+struct node_conn;
+
+/* ---- journal reading (source.c) ---- */
+
+enum node_buffer_state { NODE_BUFFER_EMPTY, NODE_BUFFER_READING, NODE_BUFFER_READY };
+
+/* One read of the journal; bytes [begin, end) of base are records from lsn on. */
+struct node_buffer {
+    struct cfsr_file_op op;
+    struct node_stream *stream;
+    uint8_t *base;
+    uint16_t buffer_index;
+    enum node_buffer_state state;
+    bool in_flight; /* the backend has the op; a dropped read stays so until it completes */
+    uint32_t begin, end;
+    uint64_t lsn; /* of base[begin] */
+    uint32_t skip; /* READING: bytes before begin that only the alignment asked for */
+};
+
+/* Opening a segment is a job: cores do not call open(2). */
+struct node_open_job {
+    struct cfsr_node_job job;
+    struct cfsr_node_core *core;
+    struct node_stream *stream;
+    uint64_t segment_lsn;
+    uint32_t lane;
+    int result;
+    struct cfsr_file *file;
+    struct cfsr_file *stale; /* to be closed by the job */
+    unsigned generation;
+};
+
+/* A position in a lane's journal, read ahead of its consumer. Streams are re-aimed, never made. */
+struct node_stream {
+    struct cfsr_node_core *core;
+    uint32_t lane;
+    bool assigned;
+    unsigned generation; /* of the assignment: late completions of an earlier one are dropped */
+    uint64_t lsn;        /* next byte the consumer wants = cur's first */
+    uint64_t read_lsn;   /* next byte to read from disk */
+    struct node_buffer *cur, *next;
+    struct node_buffer buffer[2];
+    struct cfsr_file *file; /* of the segment of read_lsn when file_lsn says so */
+    uint64_t file_lsn;
+    struct node_open_job open;
+    uint32_t need_bytes; /* a record larger than what was read: read at least this much */
+    bool retried;        /* bytes at lsn failed their CRC once and are read again from a fresh open */
+    int error;           /* sticky until re-aimed */
+    uint64_t used_at;    /* turn of the last use */
+};
+
+/* ---- encoded batches (encode.c) ---- */
+
+struct node_batch {
+    bool ready;
+    uint32_t refs; /* frames handed to a transport */
+    uint32_t lane;
+    uint64_t used_at;
+    uint8_t *body;
+    uint16_t buffer_index;
+    struct cfsr_batch_header header; /* tag and key id unset */
+    uint64_t max_timestamp_us;
+};
+
+/* ---- outgoing (outgoing.c) ---- */
+
+struct node_frame {
+    bool busy;
+    struct node_batch *batch;
+    uint32_t frame_bytes;
+    uint8_t head[CFSR_LINK_HEADER_BYTES + CFSR_BATCH_PREFIX_BYTES];
+};
+
+struct node_control {
+    uint8_t *slot[CFSR_NODE_CONTROL_SLOTS];
+    uint32_t busy; /* bit a slot */
+};
+
+struct node_ack_mark {
+    uint32_t lane;
+    uint64_t lsn_to;
+    uint64_t sent_ns;
+};
+
+struct node_stamp_job {
+    struct cfsr_node_job job;
+    struct node_link *link;
+    uint32_t lane;
+    uint64_t attempt; /* of the link's connection */
+    struct cfsr_record_stamp wanted, found;
+    uint64_t found_end_lsn;
+    int result;
+};
+
+/* One connection to one core of one peer. */
+struct node_link {
+    struct cfsr_node_core *core;
+    uint32_t peer; /* index */
+    uint32_t peer_core;
+    bool in_use, retiring; /* retiring: replaced by a new lane map, gone once closed */
+    uint32_t reroute_cores; /* retiring: the last link of the peer opens the new map; 0: another one does, or none */
+    bool stamp_overrun; /* a stamp job of an older connection still runs: this connection ends and asks again */
+    struct cfsr_sender sender;
+    struct cfsr_sender_counters counted; /* what the core's counters already hold of sender.counters */
+    bool up;                             /* "link_up" was logged for this connection */
+    struct cfsr_conn *conn;
+    uint64_t attempt; /* counts connections: late answers of an older one are dropped */
+    struct cfsr_mac_key *batch_key;
+    uint32_t batch_key_id;
+    struct node_control control;
+    struct node_frame frame[CFSR_NODE_LINK_FRAMES_MAX];
+    uint32_t frames_busy;
+    uint64_t queued_bytes;
+    bool blocked; /* transport said -EAGAIN; until on_writable */
+    struct node_ack_mark mark[CFSR_NODE_ACK_MARKS];
+    uint32_t mark_head, mark_count;
+    struct node_stamp_job stamp[CFSR_LANES_MAX];
+    uint32_t stamps_busy;
+    uint64_t caught_up_ns; /* last turn in which everything was acked; 0: never yet */
+};
+
+/* ---- incoming (incoming.c) ---- */
+
+struct node_conn {
+    struct cfsr_node_core *core;
+    bool in_use;
+    bool waiting; /* took nothing: no room; resumed when a lane or slot moves */
+    struct cfsr_receiver receiver;
+    struct cfsr_conn *conn;
+    struct node_control control;
+    /* Batch keys by key id: two, for rotation. */
+    struct cfsr_mac_key *key[2];
+    uint32_t key_id[2];
+    int peer; /* index once proven; -1 before */
+};
+
+/* ---- inbox writing (store.c) ---- */
+
+struct node_segment_job {
+    struct cfsr_node_job job;
+    struct cfsr_node_core *core;
+    struct node_store *store;
+    uint64_t sequence;
+    bool open_existing;
+    struct cfsr_file *retired;
+    struct cfsr_file *file;
+    int result;
+    bool direct;
+};
+
+struct node_store_write {
+    struct cfsr_file_op op;
+    struct cfsr_inbox_write write;
+    struct node_store *store;
+    uint64_t began_ns;
+    bool busy;
+};
+
+struct node_store {
+    struct cfsr_node_core *core;
+    uint32_t lane;
+    struct cfsr_inbox_lane *inbox;
+    struct node_segment_job segment;
+    struct node_store_write write[CFSR_INBOX_WRITES_MAX];
+    uint32_t writes_busy;
+    bool ack_now;     /* a sender has nothing more gathered */
+    bool moved;       /* durable cursors moved since the acks were looked at */
+    bool direct;
+    uint64_t retry_ns; /* after a failed preparation (full disk) */
+    int last_error;
+};
+
+struct node_inbox_slot {
+    uint8_t *base;
+    uint16_t buffer_index;
+    uint32_t next_free;
+};
+
+/* ---- the core ---- */
+
+struct cfsr_node_core {
+    struct cfsr_node_options options;
+    struct cfsr_node_env env;
+    struct cfsr_session_local local;
+    uint64_t lane_mask;
+    uint32_t record_seed;
+    uint64_t turn, now_ns, wall_us;
+    bool draining;
+    bool receiving_bulk; /* the last batch, at batch_ns, said that more is coming */
+    uint64_t batch_ns;
+    bool turn_again; /* something will be possible at the next turn without any event */
+
+    uint64_t head_lsn[CFSR_LANES_MAX], head_entries[CFSR_LANES_MAX];
+    uint64_t known_mask; /* lanes whose head is known in this boot; nothing is compared or sent before */
+
+    struct cfsr_batch_codec *codec;
+    uint32_t encode_class;
+    uint8_t *scratch;
+
+    struct node_stream *streams;
+    uint32_t stream_count;
+    struct node_batch *batches;
+    uint32_t batch_count;
+    uint32_t encodes_left; /* of this turn */
+
+    struct node_link *links;
+    uint32_t link_count;
+    uint32_t next_link; /* round robin */
+    struct node_conn *conns;
+    uint32_t conn_count, conns_in_use;
+
+    struct node_store *stores[CFSR_LANES_MAX];
+    struct node_inbox_slot *slots;
+    uint32_t slot_count, slot_free; /* head of the free list, UINT32_MAX: empty */
+    uint32_t jobs_busy, ops_busy;
+    bool room_moved; /* a slot, write or segment became free: waiting conns may go on */
+    bool inbox_full; /* no segment can be had: full disk */
+    uint64_t *seqs;  /* next seqs: peers × lanes × shards of a lane; 0: not known */
+    uint32_t seqs_per_lane;
+
+    struct cfsr_node_counters counters;
+    struct cfsr_node_stages stages;
+    struct cfsr_outbox outbox;
+};
+
+static inline uint64_t node_clock(const struct cfsr_node_core *core)
+{
+    return core->env.clock_ns != NULL ? core->env.clock_ns(core->env.user) : 0;
+}
+static inline bool node_owns(const struct cfsr_node_core *core, uint32_t lane)
+{
+    return lane < core->options.site->lanes && (core->lane_mask >> lane & 1) != 0;
+}
+static inline void node_adopt(const struct cfsr_node_core *core, struct cfsr_file *file)
+{
+    if (core->env.adopt_file != NULL)
+        core->env.adopt_file(core->env.user, file);
+}
+void node_submit_job(struct cfsr_node_core *core, struct cfsr_node_job *job);
+void node_job_finished(struct cfsr_node_core *core, struct cfsr_node_job *job);
+
+/* source.c */
+int node_streams_create(struct cfsr_node_core *core);
+void node_streams_destroy(struct cfsr_node_core *core);
+/* The stream of (lane, lsn), aimed there now if need be; NULL: all are busy (stall). */
+struct node_stream *node_stream_at(struct cfsr_node_core *core, uint32_t lane, uint64_t lsn);
+/*
+ * Bytes ready at the stream's position: 0 and data, or -EAGAIN (being read), or a sticky error. Keeps the read-ahead going.
+ * need_bytes > 0: more than what is shown is needed.
+ */
+int node_stream_peek(struct node_stream *stream, uint32_t need_bytes, const uint8_t **data_out, uint32_t *len_out);
+void node_stream_consume(struct node_stream *stream, uint32_t data_bytes, uint64_t next_lsn);
+/* The bytes at the position failed their check: read again once from a fresh open, then -CFSR_E_DAMAGED or GONE. */
+int node_stream_bad_bytes(struct node_stream *stream);
+
+/* encode.c */
+int node_batches_create(struct cfsr_node_core *core);
+void node_batches_destroy(struct cfsr_node_core *core);
+/* The encoded batch that begins at (lane, from): 0; -EAGAIN not ready (reading, no slot, budget used); else a journal error. */
+int node_batch_get(struct cfsr_node_core *core, uint32_t lane, uint64_t from, struct node_batch **batch_out);
+void node_batch_release(struct node_batch *batch);
+
+/* outgoing.c */
+int node_links_create(struct cfsr_node_core *core, uint64_t now_ns);
+void node_links_destroy(struct cfsr_node_core *core);
+unsigned node_links_turn(struct cfsr_node_core *core);
+uint64_t node_links_deadline(const struct cfsr_node_core *core);
+void node_links_drain(struct cfsr_node_core *core);
+bool node_links_idle(const struct cfsr_node_core *core);
+int node_control_create(struct cfsr_node_core *core, struct node_control *control);
+/* Copies a sealed frame into a free control slot and hands it to the transport. */
+void node_control_send(struct cfsr_node_core *core, struct node_control *control, struct cfsr_conn *conn, const void *frame,
+                       uint32_t frame_bytes);
+uint32_t node_control_free(const struct node_control *control);
+#define NODE_COOKIE_CONTROL 0x8000000000000000ull
+void node_control_sent(struct node_control *control, uint64_t cookie);
+
+/* incoming.c */
+int node_conns_create(struct cfsr_node_core *core);
+void node_conns_destroy(struct cfsr_node_core *core);
+unsigned node_conns_turn(struct cfsr_node_core *core);
+uint64_t node_conns_deadline(const struct cfsr_node_core *core);
+void node_conns_drain(struct cfsr_node_core *core);
+
+/* store.c */
+int node_stores_create(struct cfsr_node_core *core);
+void node_stores_destroy(struct cfsr_node_core *core);
+int node_store_add(struct cfsr_node_core *core, uint32_t lane, const struct cfsr_inbox_state *state);
+/* Room for a frame of this many bytes; takes a slot if needed. False: stalled, counted. */
+bool node_store_room(struct node_store *store, uint32_t frame_bytes);
+unsigned node_stores_turn(struct cfsr_node_core *core);
+uint64_t node_stores_deadline(const struct cfsr_node_core *core);
+bool node_stores_idle(const struct cfsr_node_core *core);
+
+#endif

@@ -1,0 +1,283 @@
+/*
+ * store.c - the driver of the inbox lanes: slots in, durable writes out, segments made ahead of need by the helper thread.
+ *
+ * Thread:     the core; preparing, opening and closing segments are jobs.
+ * Invariants: a slot belongs to one lane from give_slot() until its write completed; a lane that failed a write acknowledges nothing more.
+ */
+#include "node/internal.h"
+
+#include <errno.h>
+#include <stdlib.h>
+
+#include <cfsrepl/error.h>
+
+#include "base/assert.h"
+#include "base/log.h"
+
+/* A failed preparation (a full disk) is tried again this often. */
+#define SEGMENT_RETRY_NS 1000000000ull
+
+static void run_segment(struct cfsr_node_job *job)
+{
+    struct node_segment_job *segment = CFSR_CONTAINER_OF(job, struct node_segment_job, job);
+    struct cfsr_node_core *core = segment->core;
+
+    if (segment->retired != NULL)
+        cfsr_file_close(segment->retired);
+    segment->retired = NULL;
+    segment->file = NULL;
+    if (segment->sequence == 0)
+        segment->result = 0; /* only a file to close */
+    else if (segment->open_existing)
+        segment->result = cfsr_inbox_open_segment(core->env.blocking_fs, core->options.site, segment->store->lane,
+                                                  segment->sequence, core->options.inbox_direct, &segment->file,
+                                                  &segment->direct);
+    else
+        segment->result = cfsr_inbox_prepare_segment(core->env.blocking_fs, core->options.site, segment->store->lane,
+                                                     segment->sequence, core->options.inbox_direct, &segment->file,
+                                                     &segment->direct);
+    if (segment->result < 0)
+        cfsr_log(CFSR_LOG_ERROR, "inbox_segment_failed", CFSR_U("lane", segment->store->lane),
+                 CFSR_U("sequence", segment->sequence), CFSR_ERR(segment->result));
+}
+
+static void done_segment(struct cfsr_node_job *job)
+{
+    struct node_segment_job *segment = CFSR_CONTAINER_OF(job, struct node_segment_job, job);
+    struct node_store *store = segment->store;
+    struct cfsr_node_core *core = segment->core;
+
+    node_job_finished(core, job);
+    if (segment->sequence == 0)
+        return; /* a file was closed, no more */
+    store->last_error = segment->result;
+    if (segment->result < 0) {
+        store->retry_ns = core->now_ns + SEGMENT_RETRY_NS;
+        core->inbox_full = core->inbox_full || segment->result == -ENOSPC;
+        return;
+    }
+    segment->open_existing = false;
+    if (segment->file != NULL) {
+        store->direct = segment->direct;
+        node_adopt(core, segment->file);
+        cfsr_inbox_lane_give_segment(store->inbox, segment->sequence, segment->file);
+        segment->file = NULL;
+        core->inbox_full = false;
+        core->room_moved = true;
+    }
+}
+
+/* Keeps the lane supplied: the current segment after a restart, the next one ahead of need, and old files closed. */
+static void supply(struct node_store *store)
+{
+    struct cfsr_node_core *core = store->core;
+    struct node_segment_job *segment = &store->segment;
+
+    if (segment->job.busy || core->draining)
+        return;
+    segment->retired = cfsr_inbox_lane_retired_file(store->inbox);
+    segment->sequence = core->now_ns >= store->retry_ns ? cfsr_inbox_lane_wants_segment(store->inbox) : 0;
+    if (segment->sequence == 0 && segment->retired == NULL)
+        return;
+    node_submit_job(core, &segment->job);
+}
+
+int node_store_add(struct cfsr_node_core *core, uint32_t lane, const struct cfsr_inbox_state *state)
+{
+    struct cfsr_inbox_lane_options options = {
+        .sync_bytes = core->options.sync_bytes,
+        .sync_delay_ns = core->options.sync_delay_ns,
+    };
+    struct node_store *store = calloc(1, sizeof *store);
+    int rc;
+
+    if (store == NULL)
+        return -ENOMEM;
+    rc = cfsr_inbox_lane_create(core->options.site, lane, state, &options, &store->inbox);
+    if (rc < 0) {
+        free(store);
+        return rc;
+    }
+    store->core = core;
+    store->lane = lane;
+    store->segment.core = core;
+    store->segment.store = store;
+    store->segment.job.run = run_segment;
+    store->segment.job.done = done_segment;
+    store->segment.job.slow = true;
+    store->segment.open_existing = state->sequence != 0;
+    for (unsigned i = 0; i < CFSR_INBOX_WRITES_MAX; i++)
+        store->write[i].store = store;
+    core->stores[lane] = store;
+    /* Recovery goes on in an existing segment: that one is opened, the following ones are made. */
+    supply(store);
+    return 0;
+}
+
+static void give_back_slot(struct cfsr_node_core *core, uint32_t slot)
+{
+    CFSR_ASSERT(slot < core->slot_count);
+    core->slots[slot].next_free = core->slot_free;
+    core->slot_free = slot;
+}
+
+bool node_store_room(struct node_store *store, uint32_t frame_bytes)
+{
+    struct cfsr_node_core *core = store->core;
+    int rc = cfsr_inbox_lane_room(store->inbox, frame_bytes);
+
+    if (rc == -ENOBUFS && core->slot_free != UINT32_MAX) {
+        uint32_t slot = core->slot_free;
+        core->slot_free = core->slots[slot].next_free;
+        cfsr_inbox_lane_give_slot(store->inbox, core->slots[slot].base, slot);
+        rc = cfsr_inbox_lane_room(store->inbox, frame_bytes);
+    }
+    switch (rc) {
+    case 0: return true;
+    case -ENOBUFS: cfsr_counter_add(&core->counters.stall_no_inbox_slot, 1); return false;
+    case -ENOSPC: cfsr_counter_add(&core->counters.stall_no_segment, 1); return false;
+    default: cfsr_counter_add(&core->counters.stall_inbox_writes, 1); return false;
+    }
+}
+
+static void write_done(struct cfsr_file_op *op)
+{
+    struct node_store_write *write = op->user;
+    struct node_store *store = write->store;
+    struct cfsr_node_core *core = store->core;
+    uint32_t slot = UINT32_MAX;
+    int rc;
+
+    core->ops_busy--;
+    write->busy = false;
+    store->writes_busy--;
+    rc = cfsr_inbox_lane_written(store->inbox, &write->write, op->result < 0 ? op->result : 0, &slot);
+    if (slot != UINT32_MAX)
+        give_back_slot(core, slot);
+    core->room_moved = true;
+    store->moved = true;
+    cfsr_histogram_record(&core->stages.write, node_clock(core) - write->began_ns);
+    if (rc < 0 && op->result < 0) {
+        cfsr_counter_add(&core->counters.inbox_write_errors, 1);
+        cfsr_log(CFSR_LOG_ERROR, "inbox_write_failed", CFSR_U("lane", store->lane), CFSR_ERR(op->result),
+                 CFSR_S("advice", "nothing more is acknowledged on this lane; check the disk and restart the daemon"));
+    }
+}
+
+static struct node_store_write *free_write(struct node_store *store)
+{
+    for (unsigned i = 0; i < CFSR_INBOX_WRITES_MAX; i++)
+        if (!store->write[i].busy)
+            return &store->write[i];
+    return NULL;
+}
+
+static unsigned start_writes(struct node_store *store)
+{
+    struct cfsr_node_core *core = store->core;
+    struct node_store_write *write;
+    unsigned work = 0;
+
+    while ((write = free_write(store)) != NULL &&
+           cfsr_inbox_lane_take_write(store->inbox, store->ack_now, core->now_ns, &write->write)) {
+        struct cfsr_file_op *op = &write->op;
+        *op = (struct cfsr_file_op){
+            .type = core->options.ack_written ? CFSR_FILE_WRITE : CFSR_FILE_WRITE_DURABLE,
+            .buffer_index = core->slots[write->write.slot].buffer_index,
+            .file = write->write.file,
+            .buf = write->write.buf,
+            .len_bytes = write->write.len_bytes,
+            .offset_bytes = write->write.offset_bytes,
+            .done = write_done,
+            .user = write,
+        };
+        write->busy = true;
+        write->began_ns = node_clock(core);
+        store->writes_busy++;
+        core->ops_busy++;
+        int rc = cfsr_fs_submit(core->env.fs, op);
+        if (rc < 0) {
+            op->result = rc;
+            write_done(op);
+        }
+        cfsr_counter_add(&core->counters.inbox_writes, 1);
+        cfsr_counter_add(&core->counters.inbox_write_bytes, write->write.len_bytes);
+        work++;
+    }
+    store->ack_now = false;
+    return work;
+}
+
+unsigned node_stores_turn(struct cfsr_node_core *core)
+{
+    unsigned work = 0;
+    for (uint32_t lane = 0; lane < core->options.site->lanes; lane++) {
+        struct node_store *store = core->stores[lane];
+        if (store == NULL)
+            continue;
+        work += start_writes(store);
+        supply(store);
+    }
+    return work;
+}
+
+uint64_t node_stores_deadline(const struct cfsr_node_core *core)
+{
+    uint64_t deadline = UINT64_MAX;
+    for (uint32_t lane = 0; lane < core->options.site->lanes; lane++) {
+        const struct node_store *store = core->stores[lane];
+        if (store == NULL)
+            continue;
+        deadline = cfsr_min_u64(deadline, cfsr_inbox_lane_deadline_ns(store->inbox));
+        if (store->last_error < 0 && !store->segment.job.busy && !core->draining)
+            deadline = cfsr_min_u64(deadline, store->retry_ns);
+    }
+    return deadline;
+}
+
+bool node_stores_idle(const struct cfsr_node_core *core)
+{
+    for (uint32_t lane = 0; lane < core->options.site->lanes; lane++)
+        if (core->stores[lane] != NULL && core->stores[lane]->last_error == 0 &&
+            !cfsr_inbox_lane_failed(core->stores[lane]->inbox) &&
+            (core->stores[lane]->writes_busy > 0 || cfsr_inbox_lane_pending_bytes(core->stores[lane]->inbox) > 0))
+            return false;
+    return true;
+}
+
+int node_stores_create(struct cfsr_node_core *core)
+{
+    core->slot_count = core->options.inbox_slots;
+    core->slots = calloc(core->slot_count, sizeof *core->slots);
+    if (core->slots == NULL)
+        return -ENOMEM;
+    core->slot_free = UINT32_MAX;
+    for (uint32_t i = core->slot_count; i-- > 0;) {
+        struct node_inbox_slot *slot = &core->slots[i];
+        slot->base = core->env.take_memory(core->env.user, CFSR_INBOX_SLOT_BYTES, &slot->buffer_index);
+        if (slot->base == NULL)
+            return -ENOMEM;
+        give_back_slot(core, i);
+    }
+    return 0;
+}
+
+void node_stores_destroy(struct cfsr_node_core *core)
+{
+    for (uint32_t lane = 0; lane < CFSR_LANES_MAX; lane++) {
+        struct node_store *store = core->stores[lane];
+        if (store == NULL)
+            continue;
+        struct cfsr_file *file;
+        CFSR_ASSERT(store->writes_busy == 0 && !store->segment.job.busy);
+        while ((file = cfsr_inbox_lane_retired_file(store->inbox)) != NULL)
+            cfsr_file_close(file);
+        while ((file = cfsr_inbox_lane_take_file(store->inbox)) != NULL)
+            cfsr_file_close(file);
+        cfsr_inbox_lane_destroy(store->inbox);
+        free(store);
+        core->stores[lane] = NULL;
+    }
+    free(core->slots);
+    core->slots = NULL;
+}
