@@ -37,8 +37,9 @@ enum cfsr_op {
 
 /* Record flags. */
 #define CFSR_ENTRY_FORWARDED 0x01 /* came from another site; never sent back */
-#define CFSR_ENTRY_OPAQUE    0x02 /* the payload is not TLV; counts as a full overwrite of its inode \
-                                   */
+#define CFSR_ENTRY_OPAQUE                                                   \
+    0x02 /* the payload is not TLV; counts as a full overwrite of its inode \
+          */
 
 /* "Create", "MkDir", … as in the contract; NULL for other numbers. */
 const char *cfsr_op_name(unsigned op);

@@ -22,8 +22,9 @@ uint32_t cfsr_crc32c(uint32_t crc, const void *data, size_t len_bytes);
 void cfsr_crc32c_x3(uint32_t crc[3], const void *const data[3], const size_t len_bytes[3]);
 
 /*
- * The same behind an 8-byte little-endian prefix each: crc_out[i] = crc of (prefix[i], data[i]) going on from seed.
- * One call where a seed that differs by 8 bytes would need four (the records of a journal).
+ * The same behind an 8-byte little-endian prefix each: crc_out[i] = crc of (prefix[i], data[i])
+ * going on from seed. One call where a seed that differs by 8 bytes would need four (the records of
+ * a journal).
  */
 void cfsr_crc32c_x3_prefixed(uint32_t seed, const uint64_t prefix[3], const void *const data[3],
                              const size_t len_bytes[3], uint32_t crc_out[3]);

@@ -34,7 +34,7 @@ static int unreachable(const char *path, int error)
                          path);
     return cfsr_fail(-CFSR_E_UNREACHABLE,
                      "the daemon cannot be reached: %s: %s: is 'cfs-repl serve' running?", path,
-                     strerror(error));
+                     cfsr_strerror(-error));
 }
 
 static int dial(const char *path, int *fd_out)
@@ -48,7 +48,7 @@ static int dial(const char *path, int *fd_out)
     memcpy(address.sun_path, path, strlen(path) + 1);
     fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
     if (fd < 0)
-        return cfsr_fail(-errno, "cannot make a socket: %s", strerror(errno));
+        return cfsr_fail(-errno, "cannot make a socket: %s", cfsr_strerror(-errno));
     if (connect(fd, (const struct sockaddr *)&address, sizeof address) < 0) {
         int rc = unreachable(path, errno);
 

@@ -194,7 +194,8 @@ static int print_record(const struct dump_options *options, const struct cfsr_st
         stopped = 1;
         return 0;
     }
-    return rc < 0 ? cfsr_fail(-EIO, "cannot write to standard output: %s", strerror(errno)) : 0;
+    return rc < 0 ? cfsr_fail(-EIO, "cannot write to standard output: %s", cfsr_strerror(-errno))
+                  : 0;
 }
 
 /* Shows records until the end, the limit, or a signal; skip: this many are passed over first. */

@@ -276,7 +276,7 @@ static int fill_lines(struct cfsr_journal *journal, struct line_reader *in)
         got = read(in->fd, in->data + in->end, in->capacity - in->end);
     while (got < 0 && errno == EINTR);
     if (got < 0)
-        return cfsr_fail(-errno, "cannot read: %s", strerror(errno));
+        return cfsr_fail(-errno, "cannot read: %s", cfsr_strerror(-errno));
     in->end += (size_t)got;
     in->at_end = got == 0;
     return 0;
@@ -380,7 +380,7 @@ static int import_records(struct cfsr_journal *journal, const char *path)
     in = fopen(path, "re");
     if (in == NULL) {
         rc = -errno;
-        return cfsr_fail(rc, "cannot read the records: %s: %s", path, strerror(-rc));
+        return cfsr_fail(rc, "cannot read the records: %s: %s", path, cfsr_strerror(rc));
     }
     rc = append_lines(journal, in, path);
     (void)fclose(in);
@@ -439,7 +439,8 @@ static int import_run(int argc, char *const *argv)
         rc = cfsr_command_site(options.data_dir, &site);
     if (rc == 0 && options.tar[0] != '\0' && strcmp(options.tar, "-") != 0 &&
         access(options.tar, R_OK) < 0)
-        rc = cfsr_fail(-errno, "cannot read the archive: %s: %s", options.tar, strerror(errno));
+        rc = cfsr_fail(-errno, "cannot read the archive: %s: %s", options.tar,
+                       cfsr_strerror(-errno));
     if (rc == 0)
         rc = count_entries(&site, &entries_before);
     if (rc == 0)

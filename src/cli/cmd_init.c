@@ -96,7 +96,7 @@ static int random_uuid(struct cfsr_uuid *uuid_out)
     uint8_t random[16];
 
     if (getrandom(random, sizeof random, 0) != (ssize_t)sizeof random)
-        return cfsr_fail(-EIO, "cannot get random bytes: %s", strerror(errno));
+        return cfsr_fail(-EIO, "cannot get random bytes: %s", cfsr_strerror(-errno));
     cfsr_uuid_from_random(random, uuid_out);
     return 0;
 }

@@ -127,7 +127,7 @@ int cfsr_program_main(const struct cfsr_program *program, int argc, char *const 
     cfsr_error_clear();
     rc = run_command(program, argc - 1, argv + 1);
     if (rc >= 0 && cfsr_command_flush_output() < 0)
-        rc = cfsr_fail(-EIO, "cannot write to standard output: %s", strerror(errno));
+        rc = cfsr_fail(-EIO, "cannot write to standard output: %s", cfsr_strerror(-errno));
     if (rc >= 0)
         return rc;
     print_error(program, rc);

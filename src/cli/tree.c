@@ -275,7 +275,7 @@ static int check_empty(const char *into, int root_fd)
     int rc = 0;
 
     if (directory == NULL) {
-        rc = cfsr_fail(-errno, "cannot read the directory: %s: %s", into, strerror(errno));
+        rc = cfsr_fail(-errno, "cannot read the directory: %s: %s", into, cfsr_strerror(-errno));
         if (fd >= 0)
             (void)close(fd);
         return rc;
@@ -296,10 +296,12 @@ static int open_root(const char *into, bool force)
     int rc;
 
     if (mkdir(into, 0700) < 0 && errno != EEXIST)
-        return cfsr_fail(-errno, "cannot make the target directory: %s: %s", into, strerror(errno));
+        return cfsr_fail(-errno, "cannot make the target directory: %s: %s", into,
+                         cfsr_strerror(-errno));
     fd = open(into, O_PATH | O_DIRECTORY | O_CLOEXEC);
     if (fd < 0)
-        return cfsr_fail(-errno, "cannot open the target directory: %s: %s", into, strerror(errno));
+        return cfsr_fail(-errno, "cannot open the target directory: %s: %s", into,
+                         cfsr_strerror(-errno));
     rc = force ? 0 : check_empty(into, fd);
     if (rc == 0)
         return fd;

@@ -202,6 +202,7 @@ static void fill_options(const struct core *core, struct cfsr_node_options *opti
         .backoff_min_ns = config->reconnect_min_ms * 1000000,
         .backoff_max_ns = config->reconnect_max_ms * 1000000,
         .fault_retry_ns = config->reconnect_max_ms * 1000000,
+        .inbox_cap_bytes = config->inbox_cap_bytes,
         .sync_bytes = config->sync_bytes,
         .sync_delay_ns = config->sync_delay_us * 1000,
         .journal_direct = config->journal_io == CFSR_IO_DIRECT,

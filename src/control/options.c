@@ -387,7 +387,7 @@ int cfsr_options_file(const struct cfsr_option_set *set, void *target,
         int error = errno;
 
         return cfsr_fail(-error, "cannot read the configuration file: %s: %s", path,
-                         strerror(error));
+                         cfsr_strerror(-error));
     }
     origins->path = path;
     line = ini_parse_stream(ini_read_line, &state, ini_handle, &state);

@@ -75,8 +75,9 @@ struct cfsr_serve_config {
     /* files */
     enum cfsr_io_mode journal_io;
     enum cfsr_io_mode inbox_io;
-    uint64_t sync_bytes;    /* inbox: write out when this much is gathered */
-    uint64_t sync_delay_us; /* inbox: or when the oldest record has waited this long */
+    uint64_t inbox_cap_bytes; /* 0: min(50 % of the file system, 256 GiB) */
+    uint64_t sync_bytes;      /* inbox: write out when this much is gathered */
+    uint64_t sync_delay_us;   /* inbox: or when the oldest record has waited this long */
 
     /* memory, per core */
     uint32_t read_buffers; /* journal reads in flight or being walked */

@@ -253,6 +253,16 @@ static const struct cfsr_option options[] = {
      .help = "How the inbox is written. File systems without O_DIRECT fall back to buffered writes "
              "and syncs.",
      FIELD(config.inbox_io)},
+    {.name = "inbox-cap",
+     .value_name = "SIZE",
+     .group = "Files",
+     .kind = CFSR_OPTION_SIZE,
+     .max = UINT64_MAX,
+     .default_text = "0",
+     .zero_means = "half of the file system, 256GiB at most",
+     .help = "Inbox: disk it may take. What every consumer has seen goes first; at the cap the "
+             "senders wait.",
+     FIELD(config.inbox_cap_bytes)},
     {.name = "sync-bytes",
      .value_name = "SIZE",
      .group = "Files",

@@ -11,6 +11,7 @@
 #include "core/mailbox.h"
 
 #include <errno.h>
+#include <sched.h>
 #include <stdatomic.h>
 #include <stdlib.h>
 #include <sys/eventfd.h>
@@ -27,6 +28,8 @@ struct cell {
 
 struct cfsr_mailbox {
     _Alignas(CFSR_CACHE_LINE) _Atomic uint64_t tail; /* next position to fill; senders */
+    _Atomic uint32_t
+        posting; /* senders inside post: their message may be taken before they leave */
     _Alignas(CFSR_CACHE_LINE) _Atomic uint32_t is_sleeping;
     _Alignas(CFSR_CACHE_LINE) uint64_t head; /* next position to take; receiver */
     uint64_t mask;
@@ -72,6 +75,9 @@ void cfsr_mailbox_destroy(struct cfsr_mailbox *mailbox)
     if (mailbox == NULL)
         return;
     CFSR_ASSERT(!mailbox->is_armed);
+    /* The last answer may have arrived while its sender is still on its way out of post. */
+    while (atomic_load_explicit(&mailbox->posting, memory_order_acquire) != 0)
+        sched_yield();
     if (mailbox->event_fd >= 0)
         close(mailbox->event_fd);
     free(mailbox->cells);
@@ -92,12 +98,11 @@ static void wake_receiver(struct cfsr_mailbox *mailbox)
     CFSR_ASSERT(n == sizeof one);
 }
 
-bool cfsr_mailbox_post(struct cfsr_mailbox *mailbox, const struct cfsr_message *message)
+static bool post(struct cfsr_mailbox *mailbox, const struct cfsr_message *message)
 {
     uint64_t position = atomic_load_explicit(&mailbox->tail, memory_order_relaxed);
     struct cell *cell;
 
-    CFSR_ASSERT(message->run != NULL);
     for (;;) {
         uint64_t turn;
 
@@ -117,6 +122,17 @@ bool cfsr_mailbox_post(struct cfsr_mailbox *mailbox, const struct cfsr_message *
     atomic_store_explicit(&cell->turn, position + 1, memory_order_seq_cst);
     wake_receiver(mailbox);
     return true;
+}
+
+bool cfsr_mailbox_post(struct cfsr_mailbox *mailbox, const struct cfsr_message *message)
+{
+    bool posted;
+
+    CFSR_ASSERT(message->run != NULL);
+    atomic_fetch_add_explicit(&mailbox->posting, 1, memory_order_relaxed);
+    posted = post(mailbox, message);
+    atomic_fetch_sub_explicit(&mailbox->posting, 1, memory_order_release);
+    return posted;
 }
 
 static bool has_message(struct cfsr_mailbox *mailbox)

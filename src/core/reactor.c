@@ -271,7 +271,8 @@ static void end_turn(struct cfsr_reactor *reactor, uint64_t work)
 }
 
 /* Submits and reaps, asleep if asked; the completions dispatched or -errno. */
-static int reap(struct cfsr_reactor *reactor, const struct cfsr_reactor_handler *handler, uint64_t sleep_ns)
+static int reap(struct cfsr_reactor *reactor, const struct cfsr_reactor_handler *handler,
+                uint64_t sleep_ns)
 {
     unsigned wait_count = 1;
     int completions;

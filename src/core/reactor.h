@@ -43,8 +43,8 @@ struct cfsr_reactor_handler {
     /* False: something is pending that the ring cannot wake the core for. NULL: always true. */
     bool (*may_sleep)(void *user);
     /*
-     * Completions worth waking for, asked before a sleep; may shorten *limit_ns. More than 1 gathers bulk work: the sleep ends at that many
-     * or at the limit. NULL: 1.
+     * Completions worth waking for, asked before a sleep; may shorten *limit_ns. More than 1
+     * gathers bulk work: the sleep ends at that many or at the limit. NULL: 1.
      */
     unsigned (*wait_count)(void *user, uint64_t *limit_ns);
 };

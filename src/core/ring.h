@@ -82,7 +82,8 @@ void cfsr_ring_cancel(struct cfsr_ring *ring, struct cfsr_ring_op *op);
  * Returns the number dispatched, 0 after a timeout or a signal, or -errno if the ring is broken.
  */
 int cfsr_ring_submit_and_reap(struct cfsr_ring *ring, uint64_t wait_ns);
-/* The same, waiting for wait_count (>= 1) completions or wait_ns, whichever is first: for bulk work, where waking for each one costs more. */
+/* The same, waiting for wait_count (>= 1) completions or wait_ns, whichever is first: for bulk
+ * work, where waking for each one costs more. */
 int cfsr_ring_submit_and_wait(struct cfsr_ring *ring, unsigned wait_count, uint64_t wait_ns);
 /* Operations with an op that have not had their last completion. */
 uint32_t cfsr_ring_in_flight(const struct cfsr_ring *ring);

@@ -23,14 +23,15 @@ struct cfsr_inbox_gc_plan cfsr_inbox_gc_judge(const struct cfsr_inbox_gc_facts *
     limit = facts->write_sequence + 1 > CFSR_INBOX_GC_KEEP_SEGMENTS
                 ? facts->write_sequence + 1 - CFSR_INBOX_GC_KEEP_SEGMENTS
                 : 0;
-    limit = cfsr_min_u64(limit, facts->lowest_needed);
+    /* Nobody has said that he has seen these entries: they are the replica, and stay. */
+    limit = consumers ? cfsr_min_u64(limit, facts->lowest_needed) : below;
     for (;;) {
         bool over = (facts->lane_cap_bytes != 0 &&
                      files * facts->file_bytes > facts->lane_cap_bytes) ||
                     free_bytes < facts->free_floor_bytes;
 
         plan.stalled = over && below >= limit;
-        if (below >= limit || !(over || consumers))
+        if (below >= limit)
             break;
         below++;
         files--;

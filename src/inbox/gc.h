@@ -2,9 +2,10 @@
  * gc.h - retention of the inbox: which segments may go, and removing them. Helper thread.
  *
  * Kept: what a live consumer has not committed, the segment being written and the full one below it
- * (repair), and, without a consumer, everything. Above the cap (of all lanes; a lane's share is cap
- * ÷ lanes) or below the free-space floor, segments no consumer needs go first; without a consumer
- * the oldest go. What a consumer still needs is never removed: the answer is then "stalled".
+ * (repair), and, without a consumer, everything: it is the only copy here. What every consumer has
+ * committed goes. Above the cap (of all lanes; a lane's share is cap ÷ lanes) or below the
+ * free-space floor with nothing left to remove the answer is "stalled": the sender waits and says
+ * why.
  */
 #ifndef CFSR_INBOX_GC_H
 #define CFSR_INBOX_GC_H

@@ -117,8 +117,8 @@ static void beside(const char *lane_path, const char *name, char path_out[CFSR_I
 }
 
 /*
- * Writes a new file once in full, past the page cache where that can be: pages left there would have to be dropped again by each direct
- * write of a core, on a kernel worker.
+ * Writes a new file once in full, past the page cache where that can be: pages left there would
+ * have to be dropped again by each direct write of a core, on a kernel worker.
  */
 static int fill_file(struct cfsr_fs *fs, const struct cfsr_site *site, const char *path)
 {
@@ -131,8 +131,8 @@ static int fill_file(struct cfsr_fs *fs, const struct cfsr_site *site, const cha
     if (zeros == NULL)
         return -ENOMEM;
     memset(zeros, 0, FILL_BYTES);
-    rc = cfsr_file_open(fs, path,
-                        CFSR_OPEN_READ | CFSR_OPEN_WRITE | CFSR_OPEN_CREATE | CFSR_OPEN_DIRECT, &file);
+    rc = cfsr_file_open(
+        fs, path, CFSR_OPEN_READ | CFSR_OPEN_WRITE | CFSR_OPEN_CREATE | CFSR_OPEN_DIRECT, &file);
     if (rc < 0)
         goto free_zeros;
     rc = cfsr_file_truncate(file, 0);

@@ -2,8 +2,8 @@
  * gc.c - retention decisions; see gc.h.
  *
  * Thread:     none of its own.
- * Invariants: without pressure from cap or floor, nothing a known peer lacks is ever given up; without a known peer nothing
- *             is given up at all.
+ * Invariants: without pressure from cap or floor, nothing a known peer lacks is ever given up;
+ * without a known peer nothing is given up at all.
  */
 #include "journal/gc.h"
 
@@ -40,7 +40,8 @@ enum cfsr_gc_verdict cfsr_gc_judge(const struct cfsr_gc_limits *limits,
     }
     if (unwanted)
         return CFSR_GC_REMOVE;
-    /* Without a known peer these entries are nowhere else: the appender is told that space is short, nothing is lost. */
+    /* Without a known peer these entries are nowhere else: the appender is told that space is
+     * short, nothing is lost. */
     if (facts->lowest_ack_lsn == CFSR_LSN_UNKNOWN && limits->policy == CFSR_GC_BY_ACK)
         return CFSR_GC_KEEP;
     if (limits->cap_bytes != 0 && facts->journal_bytes > limits->cap_bytes)

@@ -150,7 +150,8 @@ static int map_page(const struct cfsr_site *site, const char *path, struct share
     fd = open(path, O_RDWR | O_CREAT | O_CLOEXEC, 0660);
     if (fd < 0)
         return cfsr_fail(-errno, "cannot open the status page %s: %s", path, cfsr_strerror(-errno));
-    /* Really allocated: on a full disk a hole would kill the process (SIGBUS) at its first touch. */
+    /* Really allocated: on a full disk a hole would kill the process (SIGBUS) at its first touch.
+     */
     rc = flock(fd, LOCK_EX) < 0 ? -errno : -posix_fallocate(fd, 0, (off_t)sizeof *shared);
     if (rc < 0) {
         rc = cfsr_fail(rc, "cannot prepare the status page %s: %s: free some space", path,

@@ -40,8 +40,10 @@ static int fail_lane(struct cfsr_writer_lane *lane)
                      lane->files.lane);
 }
 
-/* The next segment is written ahead of need, but not before a lane shows that it will fill this one. */
-static void ask_for_spare(struct cfsr_journal *journal, struct cfsr_writer_lane *lane, uint64_t end_lsn)
+/* The next segment is written ahead of need, but not before a lane shows that it will fill this
+ * one. */
+static void ask_for_spare(struct cfsr_journal *journal, struct cfsr_writer_lane *lane,
+                          uint64_t end_lsn)
 {
     if (end_lsn % journal->site.segment_bytes < journal->site.segment_bytes / SPARE_AT_FRACTION ||
         atomic_load_explicit(&lane->wants_spare, memory_order_relaxed))
@@ -131,8 +133,7 @@ static int make_way(struct cfsr_journal *journal, struct cfsr_writer_lane *lane,
         pthread_cond_wait(&lane->changed, &lane->mutex);
         return 0;
     }
-    return answer == CFSR_GROUP_NEED_SEGMENT ? open_next_segment(lane)
-                                             : lead(journal, lane);
+    return answer == CFSR_GROUP_NEED_SEGMENT ? open_next_segment(lane) : lead(journal, lane);
 }
 
 static int wait_durable(struct cfsr_journal *journal, struct cfsr_writer_lane *lane,

@@ -29,9 +29,9 @@ struct cfsr_writer_lane {
     bool clean_end;              /* continues behind a closing MARK: a MARK alone must come first */
     struct cfsr_lane_file files; /* of the leader; the spare also of the helper */
     struct cfsr_file *lock;
-    atomic_bool used;      /* written to since it was opened */
+    atomic_bool used;        /* written to since it was opened */
     atomic_bool wants_spare; /* its segment is far enough to need the next one soon */
-    atomic_bool uncovered; /* no MARK says yet that the last group is durable */
+    atomic_bool uncovered;   /* no MARK says yet that the last group is durable */
     _Atomic uint64_t last_commit_ns;
     struct cfsr_journal_stats stats;
 };

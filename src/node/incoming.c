@@ -435,7 +435,7 @@ static void execute(struct node_conn *conn)
     out->count = 0;
 }
 
-/* Silent strangers must not keep the peers out. */
+/* Silent strangers, also those who are being shown out, must not keep the peers out. */
 static void make_room(struct cfsr_node_core *core)
 {
     struct node_conn *oldest = NULL;
@@ -444,12 +444,13 @@ static void make_room(struct cfsr_node_core *core)
         return;
     for (uint32_t i = 0; i < core->conn_count; i++) {
         struct node_conn *conn = &core->conns[i];
-        if (conn->in_use && conn->receiver.state < CFSR_RECEIVER_RUNNING &&
+        if (conn->in_use && !conn->evicted && conn->receiver.state != CFSR_RECEIVER_RUNNING &&
             (oldest == NULL || conn->receiver.deadline_ns < oldest->receiver.deadline_ns))
             oldest = conn;
     }
     if (oldest == NULL)
         return;
+    oldest->evicted = true;
     cfsr_receiver_abort(&oldest->receiver, -CFSR_E_POOL_EMPTY, &core->outbox);
     core->outbox.count = 0;
     core->env.transport->close(oldest->conn, false);
@@ -484,6 +485,7 @@ void cfsr_node_core_accept(struct cfsr_node_core *core, struct cfsr_incoming *in
     }
     conn->peer = -1;
     conn->waiting = false;
+    conn->evicted = false;
     if (core->env.transport->accept(core->env.group, incoming, &conn_events, conn, &conn->conn) < 0) {
         cfsr_receiver_fini(&conn->receiver);
         return;

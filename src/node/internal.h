@@ -142,6 +142,7 @@ struct node_link {
 struct node_conn {
     struct cfsr_node_core *core;
     bool in_use;
+    bool evicted; /* closed at once to make room */
     bool waiting; /* took nothing: no room; resumed when a lane or slot moves */
     struct cfsr_receiver receiver;
     struct cfsr_conn *conn;
@@ -159,6 +160,7 @@ struct node_segment_job {
     struct cfsr_node_core *core;
     struct node_store *store;
     uint64_t sequence;
+    uint64_t wall_us; /* when it was asked for: consumers' leases expire by it */
     bool open_existing;
     struct cfsr_file *retired;
     struct cfsr_file *file;

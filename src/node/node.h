@@ -71,6 +71,7 @@ struct cfsr_node_options {
     uint64_t heartbeat_ns, hello_timeout_ns, progress_timeout_ns;
     uint64_t backoff_min_ns, backoff_max_ns, fault_retry_ns;
     uint64_t sync_bytes, sync_delay_ns;
+    uint64_t inbox_cap_bytes; /* of the whole inbox; 0: min(50 % of the file system, 256 GiB) */
     bool journal_direct, inbox_direct;
     bool ack_written; /* ack when written, not when durable; named so in every ack */
 

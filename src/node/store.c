@@ -12,10 +12,28 @@
 #include <cfsrepl/error.h>
 
 #include "base/assert.h"
+#include "base/fail.h"
 #include "base/log.h"
+#include "inbox/gc.h"
 
 /* A failed preparation (a full disk) is tried again this often. */
 #define SEGMENT_RETRY_NS 1000000000ull
+
+/* Before a new segment is made: what every consumer has seen goes; at the cap with nothing to remove there is no room. */
+static int make_room(struct node_segment_job *segment)
+{
+    struct cfsr_node_core *core = segment->core;
+    struct cfsr_inbox_gc_result result;
+    int rc = cfsr_inbox_gc_lane(core->env.blocking_fs, core->options.site, segment->store->lane,
+                                segment->sequence > 1 ? segment->sequence - 1 : 1, core->options.inbox_cap_bytes,
+                                segment->wall_us, &result);
+
+    if (rc == 0 && result.stalled)
+        rc = cfsr_fail(-ENOSPC, "inbox lane %u is at its cap or the disk's free-space floor, and no consumer has seen what it holds: "
+                                "let consumers commit, free space, or raise the cap",
+                       segment->store->lane);
+    return rc;
+}
 
 static void run_segment(struct cfsr_node_job *job)
 {
@@ -32,7 +50,7 @@ static void run_segment(struct cfsr_node_job *job)
         segment->result = cfsr_inbox_open_segment(core->env.blocking_fs, core->options.site, segment->store->lane,
                                                   segment->sequence, core->options.inbox_direct, &segment->file,
                                                   &segment->direct);
-    else
+    else if ((segment->result = make_room(segment)) == 0)
         segment->result = cfsr_inbox_prepare_segment(core->env.blocking_fs, core->options.site, segment->store->lane,
                                                      segment->sequence, core->options.inbox_direct, &segment->file,
                                                      &segment->direct);
@@ -79,6 +97,7 @@ static void supply(struct node_store *store)
     segment->sequence = core->now_ns >= store->retry_ns ? cfsr_inbox_lane_wants_segment(store->inbox) : 0;
     if (segment->sequence == 0 && segment->retired == NULL)
         return;
+    segment->wall_us = core->wall_us;
     node_submit_job(core, &segment->job);
 }
 

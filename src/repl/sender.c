@@ -381,10 +381,6 @@ static void compare_lanes(struct cfsr_sender *sender, struct cfsr_outbox *out)
                        "the peer's last record does not stand below its cursor", out);
             return;
         }
-        if (theirs->cursor != 0 && theirs->last.lsn >= theirs->cursor) {
-            close_link(sender, -CFSR_E_BAD_FRAME, "stamp of a record above the cursor", true, out);
-            return;
-        }
     }
     for (uint32_t lane = 0; lane < CFSR_LANES_MAX; lane++) {
         if (!carries(sender, lane) || sender->peer.lane[lane].cursor == 0)
@@ -496,6 +492,8 @@ static void on_ack(struct cfsr_sender *sender, uint64_t now_ns, const struct cfs
         if (a->durable_lsn > l->next_lsn) {
             sender->in_flight_bytes += a->durable_lsn - l->next_lsn;
             l->next_lsn = a->durable_lsn;
+            if (l->next_lsn == l->head_lsn)
+                l->waiting_since_ns = 0;
         }
         sender->in_flight_bytes -= a->durable_lsn - l->acked_lsn;
         l->acked_lsn = a->durable_lsn;

@@ -37,9 +37,9 @@ static int open_checked(const char *path, size_t *len_out)
     int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK); /* a FIFO must not hang the start */
 
     if (fd < 0)
-        return cfsr_fail(-errno, "cannot open key file %s: %s", path, strerror(errno));
+        return cfsr_fail(-errno, "cannot open key file %s: %s", path, cfsr_strerror(-errno));
     if (fstat(fd, &status) < 0) {
-        rc = cfsr_fail(-errno, "cannot stat key file %s: %s", path, strerror(errno));
+        rc = cfsr_fail(-errno, "cannot stat key file %s: %s", path, cfsr_strerror(-errno));
     } else if (!S_ISREG(status.st_mode)) {
         rc = cfsr_fail(-CFSR_E_FORMAT, "key file %s is not a regular file", path);
     } else if ((status.st_mode & (S_IRWXG | S_IRWXO)) != 0) {
@@ -66,7 +66,7 @@ static int read_all(int fd, const char *path, char *text_out, size_t len_bytes)
         if (got < 0 && errno == EINTR)
             continue;
         if (got < 0)
-            return cfsr_fail(-errno, "cannot read key file %s: %s", path, strerror(errno));
+            return cfsr_fail(-errno, "cannot read key file %s: %s", path, cfsr_strerror(-errno));
         if (got == 0)
             return cfsr_fail(-CFSR_E_FORMAT, "key file %s shrank while it was read", path);
         done += (size_t)got;
@@ -155,18 +155,18 @@ static int write_synced(int fd, const char *path, const char *text, size_t len_b
     size_t done = 0;
 
     if (fchmod(fd, S_IRUSR | S_IWUSR) < 0) /* whatever the umask took away */
-        return cfsr_fail(-errno, "cannot set the mode of %s: %s", path, strerror(errno));
+        return cfsr_fail(-errno, "cannot set the mode of %s: %s", path, cfsr_strerror(-errno));
     while (done < len_bytes) {
         ssize_t put = write(fd, text + done, len_bytes - done);
 
         if (put < 0 && errno == EINTR)
             continue;
         if (put < 0)
-            return cfsr_fail(-errno, "cannot write key file %s: %s", path, strerror(errno));
+            return cfsr_fail(-errno, "cannot write key file %s: %s", path, cfsr_strerror(-errno));
         done += (size_t)put;
     }
     if (fsync(fd) < 0)
-        return cfsr_fail(-errno, "cannot sync key file %s: %s", path, strerror(errno));
+        return cfsr_fail(-errno, "cannot sync key file %s: %s", path, cfsr_strerror(-errno));
     return 0;
 }
 
@@ -186,7 +186,7 @@ static int sync_parent(const char *path)
         return cfsr_fail(-ENOMEM, "no memory for the folder name of %s", path);
     fd = open(parent, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
     if (fd < 0 || fsync(fd) < 0)
-        rc = cfsr_fail(-errno, "cannot sync the folder %s: %s", parent, strerror(errno));
+        rc = cfsr_fail(-errno, "cannot sync the folder %s: %s", parent, cfsr_strerror(-errno));
     if (fd >= 0)
         close(fd);
     free(parent);
@@ -231,12 +231,12 @@ int cfsr_keyring_generate(const char *path)
         goto free_text;
     }
     if (fd < 0) {
-        rc = cfsr_fail(-errno, "cannot create key file %s: %s", path, strerror(errno));
+        rc = cfsr_fail(-errno, "cannot create key file %s: %s", path, cfsr_strerror(-errno));
         goto free_text;
     }
     rc = write_synced(fd, path, text, make_text(text));
     if (close(fd) < 0 && rc == 0)
-        rc = cfsr_fail(-errno, "cannot close key file %s: %s", path, strerror(errno));
+        rc = cfsr_fail(-errno, "cannot close key file %s: %s", path, cfsr_strerror(-errno));
     if (rc == 0)
         rc = sync_parent(path);
     if (rc < 0)

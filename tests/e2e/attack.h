@@ -54,15 +54,22 @@ struct forge {
     uint8_t raw[ATTACK_RAW_BYTES];
     uint8_t frame[ATTACK_FRAME_BYTES]; /* link header, prefix, extension, body */
 };
-enum forge_stage { FORGE_RAW, FORGE_HEADER, FORGE_PREFIX, FORGE_FRAME };
+enum forge_stage {
+    FORGE_RAW,
+    FORGE_HEADER,
+    FORGE_PREFIX,
+    FORGE_FRAME
+};
 
 /* Always false; the words end up beside FAIL. */
 bool attack_fails(const char *fmt, ...) __attribute__((format(printf, 1, 2)));
 
 /* To the victim. */
-void peer_dial(struct peer *peer);                    /* connects and sends the preamble */
-void peer_send(struct peer *peer, const void *bytes, size_t len_bytes); /* a closed peer is ignored */
-int peer_hello(struct peer *peer, uint64_t lane_mask); /* 0 and peer->answer, or -CFSR_E_*, or -EPIPE */
+void peer_dial(struct peer *peer); /* connects and sends the preamble */
+void peer_send(struct peer *peer, const void *bytes,
+               size_t len_bytes); /* a closed peer is ignored */
+int peer_hello(struct peer *peer,
+               uint64_t lane_mask); /* 0 and peer->answer, or -CFSR_E_*, or -EPIPE */
 void peer_heartbeat(struct peer *peer);
 int peer_open(struct peer *peer); /* all of it, proven */
 void peer_close(struct peer *peer);
@@ -78,14 +85,15 @@ void frame_drop(struct peer *peer, const struct cfsr_link_header *header);
 int peer_ending(struct peer *peer, int limit_ms);
 
 /* Appends a record at the batch's end. */
-void forge_record(struct forge *forge, uint8_t op, uint64_t seq, uint32_t shard, const void *payload,
-                  uint32_t payload_bytes, uint64_t site_id);
+void forge_record(struct forge *forge, uint8_t op, uint64_t seq, uint32_t shard,
+                  const void *payload, uint32_t payload_bytes, uint64_t site_id);
 /* A right batch of one entry with `bytes` of payload at the victim's cursor of the lane. */
 void forge_begin(struct forge *forge, uint16_t lane, uint32_t bytes);
 void forge_finish(struct forge *forge, struct peer *peer,
                   void (*mutate)(struct forge *forge, enum forge_stage stage));
 
-/* A new connection stores one more entry in every lane and gets its acks; the cursors tell that nothing else did. */
+/* A new connection stores one more entry in every lane and gets its acks; the cursors tell that
+ * nothing else did. */
 bool victim_is_well(unsigned tries);
 uint64_t victim_counter(const char *name);
 int64_t clock_ms(void);

@@ -26,61 +26,166 @@ static struct forge forge;
 
 /* ---- batches that are wrong in one thing ---- */
 
-#define MUTATION(name, when)                                          \
-    static void name##_now(struct forge *f);                          \
-    static void name(struct forge *f, enum forge_stage stage)         \
-    {                                                                 \
-        if (stage == (when))                                          \
-            name##_now(f);                                            \
-    }                                                                 \
+#define MUTATION(name, when)                                  \
+    static void name##_now(struct forge *f);                  \
+    static void name(struct forge *f, enum forge_stage stage) \
+    {                                                         \
+        if (stage == (when))                                  \
+            name##_now(f);                                    \
+    }                                                         \
     static void name##_now(struct forge *f)
 
-MUTATION(original_too_small, FORGE_HEADER) { f->header.original_bytes -= 8; }
-MUTATION(original_too_large, FORGE_HEADER) { f->header.original_bytes += 8; }
-MUTATION(original_4gib, FORGE_HEADER) { f->header.original_bytes = UINT32_MAX; }
-MUTATION(original_zero, FORGE_HEADER) { f->header.original_bytes = 0; }
-MUTATION(stored_lies, FORGE_HEADER) { f->header.stored_bytes--; }
-MUTATION(codec_unknown, FORGE_HEADER) { f->header.codec = 9; }
-MUTATION(codec_other, FORGE_HEADER) { f->header.codec = CFSR_CODEC_ZSTD; }
-MUTATION(lsn_gap, FORGE_HEADER) { f->header.lsn_from += 64, f->header.lsn_to += 64; }
-MUTATION(lsn_huge, FORGE_HEADER) { f->header.lsn_from = UINT64_MAX - 64, f->header.lsn_to = UINT64_MAX; }
-MUTATION(lsn_to_huge, FORGE_HEADER) { f->header.lsn_to = UINT64_MAX; }
-MUTATION(lsn_to_beyond, FORGE_HEADER) { f->header.lsn_to += 8; }
-MUTATION(lsn_reversed, FORGE_HEADER) { f->header.lsn_to = f->header.lsn_from; }
-MUTATION(lsn_overlap, FORGE_HEADER) { f->header.lsn_from -= 8; }
-MUTATION(lane_of_others, FORGE_HEADER) { f->header.lane = 63; }
-MUTATION(lane_other, FORGE_HEADER) { f->header.lane ^= 1; }
-MUTATION(lane_maximal, FORGE_HEADER) { f->header.lane = UINT16_MAX; }
-MUTATION(count_lies, FORGE_HEADER) { f->header.entry_count++; }
-MUTATION(count_zero, FORGE_HEADER) { f->header.entry_count = 0; }
-MUTATION(site_other, FORGE_HEADER) { f->header.site_id = 77; }
-MUTATION(journal_other, FORGE_HEADER) { f->header.journal.bytes[3] ^= 1; }
-MUTATION(flags_forwarded, FORGE_HEADER) { f->header.flags = CFSR_BATCH_FORWARDED; }
-MUTATION(flags_unknown, FORGE_HEADER) { f->header.flags = 0x8000; }
-MUTATION(epoch_other, FORGE_HEADER) { f->header.epoch = 9; }
+MUTATION(original_too_small, FORGE_HEADER)
+{
+    f->header.original_bytes -= 8;
+}
+MUTATION(original_too_large, FORGE_HEADER)
+{
+    f->header.original_bytes += 8;
+}
+MUTATION(original_4gib, FORGE_HEADER)
+{
+    f->header.original_bytes = UINT32_MAX;
+}
+MUTATION(original_zero, FORGE_HEADER)
+{
+    f->header.original_bytes = 0;
+}
+MUTATION(stored_lies, FORGE_HEADER)
+{
+    f->header.stored_bytes--;
+}
+MUTATION(codec_unknown, FORGE_HEADER)
+{
+    f->header.codec = 9;
+}
+MUTATION(codec_other, FORGE_HEADER)
+{
+    f->header.codec = CFSR_CODEC_ZSTD;
+}
+MUTATION(lsn_gap, FORGE_HEADER)
+{
+    f->header.lsn_from += 64, f->header.lsn_to += 64;
+}
+MUTATION(lsn_huge, FORGE_HEADER)
+{
+    f->header.lsn_from = UINT64_MAX - 64, f->header.lsn_to = UINT64_MAX;
+}
+MUTATION(lsn_to_huge, FORGE_HEADER)
+{
+    f->header.lsn_to = UINT64_MAX;
+}
+MUTATION(lsn_to_beyond, FORGE_HEADER)
+{
+    f->header.lsn_to += 8;
+}
+MUTATION(lsn_reversed, FORGE_HEADER)
+{
+    f->header.lsn_to = f->header.lsn_from;
+}
+MUTATION(lsn_overlap, FORGE_HEADER)
+{
+    f->header.lsn_from -= 8;
+}
+MUTATION(lane_of_others, FORGE_HEADER)
+{
+    f->header.lane = 63;
+}
+MUTATION(lane_other, FORGE_HEADER)
+{
+    f->header.lane ^= 1;
+}
+MUTATION(lane_maximal, FORGE_HEADER)
+{
+    f->header.lane = UINT16_MAX;
+}
+MUTATION(count_lies, FORGE_HEADER)
+{
+    f->header.entry_count++;
+}
+MUTATION(count_zero, FORGE_HEADER)
+{
+    f->header.entry_count = 0;
+}
+MUTATION(site_other, FORGE_HEADER)
+{
+    f->header.site_id = 77;
+}
+MUTATION(journal_other, FORGE_HEADER)
+{
+    f->header.journal.bytes[3] ^= 1;
+}
+MUTATION(flags_forwarded, FORGE_HEADER)
+{
+    f->header.flags = CFSR_BATCH_FORWARDED;
+}
+MUTATION(flags_unknown, FORGE_HEADER)
+{
+    f->header.flags = 0x8000;
+}
+MUTATION(epoch_other, FORGE_HEADER)
+{
+    f->header.epoch = 9;
+}
 MUTATION(holes_without, FORGE_FRAME)
 {
     cfsr_store_le16(f->frame + CFSR_LINK_HEADER_BYTES + 80, 1);
     cfsr_store_le16(f->frame + CFSR_LINK_HEADER_BYTES + 82, CFSR_BATCH_HOLE_BYTES);
 }
-MUTATION(key_unknown, FORGE_PREFIX) { f->sign_id = 4711; }
-MUTATION(body_swapped, FORGE_PREFIX) { f->frame[CFSR_LINK_HEADER_BYTES + CFSR_BATCH_PREFIX_BYTES + 60] ^= 1; }
-MUTATION(magic_wrong, FORGE_PREFIX) { f->frame[CFSR_LINK_HEADER_BYTES] ^= 1; }
-MUTATION(tag_wrong, FORGE_FRAME) { f->frame[CFSR_LINK_HEADER_BYTES + CFSR_BATCH_TAG_OFFSET] ^= 1; }
-MUTATION(link_tag_wrong, FORGE_FRAME) { f->frame[CFSR_LINK_SIGNED_BYTES] ^= 1; }
-MUTATION(length_oversized, FORGE_FRAME) { cfsr_store_le32(f->frame + 8, 64u << 20); }
-MUTATION(length_short, FORGE_FRAME) { cfsr_store_le32(f->frame + 8, CFSR_BATCH_PREFIX_BYTES - 1); }
-MUTATION(type_ack, FORGE_FRAME) { f->frame[5] = CFSR_FRAME_ACK; }
-MUTATION(type_reserved, FORGE_FRAME) { f->frame[5] = CFSR_FRAME_SNAPSHOT; }
-MUTATION(version_other, FORGE_FRAME) { f->frame[4] = 2; }
+MUTATION(key_unknown, FORGE_PREFIX)
+{
+    f->sign_id = 4711;
+}
+MUTATION(body_swapped, FORGE_PREFIX)
+{
+    f->frame[CFSR_LINK_HEADER_BYTES + CFSR_BATCH_PREFIX_BYTES + 60] ^= 1;
+}
+MUTATION(magic_wrong, FORGE_PREFIX)
+{
+    f->frame[CFSR_LINK_HEADER_BYTES] ^= 1;
+}
+MUTATION(tag_wrong, FORGE_FRAME)
+{
+    f->frame[CFSR_LINK_HEADER_BYTES + CFSR_BATCH_TAG_OFFSET] ^= 1;
+}
+MUTATION(link_tag_wrong, FORGE_FRAME)
+{
+    f->frame[CFSR_LINK_SIGNED_BYTES] ^= 1;
+}
+MUTATION(length_oversized, FORGE_FRAME)
+{
+    cfsr_store_le32(f->frame + 8, 64u << 20);
+}
+MUTATION(length_short, FORGE_FRAME)
+{
+    cfsr_store_le32(f->frame + 8, CFSR_BATCH_PREFIX_BYTES - 1);
+}
+MUTATION(type_ack, FORGE_FRAME)
+{
+    f->frame[5] = CFSR_FRAME_ACK;
+}
+MUTATION(type_reserved, FORGE_FRAME)
+{
+    f->frame[5] = CFSR_FRAME_SNAPSHOT;
+}
+MUTATION(version_other, FORGE_FRAME)
+{
+    f->frame[4] = 2;
+}
 
-MUTATION(crc_wrong, FORGE_RAW) { f->raw[0] ^= 1; }
+MUTATION(crc_wrong, FORGE_RAW)
+{
+    f->raw[0] ^= 1;
+}
 MUTATION(record_reserved, FORGE_RAW)
 {
     f->raw[46] = 1;
     cfsr_record_seal(f->raw, cfsr_record_seed(&world.site.journal), f->header.lsn_from);
 }
-MUTATION(record_cut, FORGE_RAW) { f->raw_bytes -= 8; }
+MUTATION(record_cut, FORGE_RAW)
+{
+    f->raw_bytes -= 8;
+}
 
 /* Starts the batch anew, without records. */
 static void empty(struct forge *f)
@@ -90,26 +195,50 @@ static void empty(struct forge *f)
     f->header.entry_count = 0;
 }
 
-static void one_record(struct forge *f, uint8_t op, uint64_t seq, uint32_t shard, const void *payload,
-                       uint32_t payload_bytes)
+static void one_record(struct forge *f, uint8_t op, uint64_t seq, uint32_t shard,
+                       const void *payload, uint32_t payload_bytes)
 {
     empty(f);
     forge_record(f, op, seq, shard, payload, payload_bytes, world.site.site_id);
 }
 
-MUTATION(no_records, FORGE_RAW) { f->raw_bytes = 0; }
+MUTATION(no_records, FORGE_RAW)
+{
+    f->raw_bytes = 0;
+}
 MUTATION(record_of_others, FORGE_RAW)
 {
     empty(f);
     forge_record(f, 1, world.seq[f->header.lane], f->header.lane, "x", 1, 77);
 }
-MUTATION(seq_skipped, FORGE_RAW) { one_record(f, 1, world.seq[f->header.lane] + 1, f->header.lane, "x", 1); }
-MUTATION(seq_zero, FORGE_RAW) { one_record(f, 1, 0, f->header.lane, "x", 1); }
-MUTATION(seq_maximal, FORGE_RAW) { one_record(f, 1, UINT64_MAX, f->header.lane, "x", 1); }
-MUTATION(shard_of_lane, FORGE_RAW) { one_record(f, 1, 1, f->header.lane ^ 1u, "x", 1); }
-MUTATION(shard_maximal, FORGE_RAW) { one_record(f, 1, 1, UINT32_MAX, "x", 1); }
-MUTATION(op_unknown, FORGE_RAW) { one_record(f, 99, 0, f->header.lane, "x", 1); }
-MUTATION(mark_short, FORGE_RAW) { one_record(f, CFSR_RECORD_MARK, 0, f->header.lane, NULL, 8); }
+MUTATION(seq_skipped, FORGE_RAW)
+{
+    one_record(f, 1, world.seq[f->header.lane] + 1, f->header.lane, "x", 1);
+}
+MUTATION(seq_zero, FORGE_RAW)
+{
+    one_record(f, 1, 0, f->header.lane, "x", 1);
+}
+MUTATION(seq_maximal, FORGE_RAW)
+{
+    one_record(f, 1, UINT64_MAX, f->header.lane, "x", 1);
+}
+MUTATION(shard_of_lane, FORGE_RAW)
+{
+    one_record(f, 1, 1, f->header.lane ^ 1u, "x", 1);
+}
+MUTATION(shard_maximal, FORGE_RAW)
+{
+    one_record(f, 1, 1, UINT32_MAX, "x", 1);
+}
+MUTATION(op_unknown, FORGE_RAW)
+{
+    one_record(f, 99, 0, f->header.lane, "x", 1);
+}
+MUTATION(mark_short, FORGE_RAW)
+{
+    one_record(f, CFSR_RECORD_MARK, 0, f->header.lane, NULL, 8);
+}
 MUTATION(mark_future, FORGE_RAW)
 {
     uint8_t mark[CFSR_MARK_PAYLOAD_BYTES] = {0};
@@ -139,7 +268,8 @@ MUTATION(shards_lie, FORGE_RAW)
     cfsr_store_le32(shards + 8, count);
     for (uint32_t i = 0; i < count; i++)
         cfsr_store_le64(shards + CFSR_SHARDS_PAYLOAD_FIXED + 8ull * i, 5000);
-    one_record(f, CFSR_RECORD_SHARDS, 0, f->header.lane, shards, CFSR_SHARDS_PAYLOAD_FIXED + 8 * count);
+    one_record(f, CFSR_RECORD_SHARDS, 0, f->header.lane, shards,
+               CFSR_SHARDS_PAYLOAD_FIXED + 8 * count);
 }
 /* Filler that ends behind or before the segment, or at 4 GiB. */
 static uint32_t filler(const struct forge *f)
@@ -151,8 +281,14 @@ MUTATION(pad_past_segment, FORGE_RAW)
 {
     one_record(f, CFSR_RECORD_PAD, 0, f->header.lane, NULL, filler(f) + 8);
 }
-MUTATION(pad_short, FORGE_RAW) { one_record(f, CFSR_RECORD_PAD, 0, f->header.lane, NULL, filler(f) - 8); }
-MUTATION(pad_4gib, FORGE_RAW) { one_record(f, CFSR_RECORD_PAD, 0, f->header.lane, NULL, UINT32_MAX); }
+MUTATION(pad_short, FORGE_RAW)
+{
+    one_record(f, CFSR_RECORD_PAD, 0, f->header.lane, NULL, filler(f) - 8);
+}
+MUTATION(pad_4gib, FORGE_RAW)
+{
+    one_record(f, CFSR_RECORD_PAD, 0, f->header.lane, NULL, UINT32_MAX);
+}
 MUTATION(pad_then_more, FORGE_RAW)
 {
     one_record(f, CFSR_RECORD_PAD, 0, f->header.lane, NULL, filler(f));
@@ -173,7 +309,10 @@ static void bomb(struct forge *f, enum forge_stage stage)
     if (stage == FORGE_HEADER)
         f->header.original_bytes = f->header.stored_bytes + 1;
 }
-MUTATION(bomb_at_limit, FORGE_RAW) { zeros(f); }
+MUTATION(bomb_at_limit, FORGE_RAW)
+{
+    zeros(f);
+}
 
 struct mutation {
     const char *name;
@@ -252,7 +391,8 @@ static bool mutation_is_refused(const struct mutation *mutation)
     peer_send(&peer, forge.frame, forge.frame_bytes);
     int reason = peer_ending(&peer, ATTACK_WAIT_MS);
     if (reason != mutation->reason && (reason != mutation->or_reason || reason == 0))
-        passes = attack_fails("ended with %s, wanted %s", reason < 0 ? "nothing" : cfsr_error_name(-reason),
+        passes = attack_fails("ended with %s, wanted %s",
+                              reason < 0 ? "nothing" : cfsr_error_name(-reason),
                               cfsr_error_name(-mutation->reason));
     peer_close(&peer);
     return passes;
@@ -266,7 +406,8 @@ static bool ends_with(struct peer *peer, int wanted)
     peer_close(peer);
     if (reason == wanted)
         return true;
-    return attack_fails("ended with %s, wanted %s", reason < 0 ? "nothing" : cfsr_error_name(-reason),
+    return attack_fails("ended with %s, wanted %s",
+                        reason < 0 ? "nothing" : cfsr_error_name(-reason),
                         cfsr_error_name(-wanted));
 }
 
@@ -287,7 +428,8 @@ static bool every_byte_flipped(void)
         int reason = peer_ending(&peer, grew ? 50 : ATTACK_WAIT_MS);
         peer_close(&peer);
         if (!grew && reason <= 0)
-            return attack_fails("byte %u flipped: %s", at, reason == 0 ? "no reason named" : "not dropped");
+            return attack_fails("byte %u flipped: %s", at,
+                                reason == 0 ? "no reason named" : "not dropped");
     }
 }
 
@@ -329,10 +471,11 @@ static bool replayed_session(void)
     cfsr_session_fini(&session);
     if (peer_open(&first) < 0)
         return peer_close(&first), attack_fails("refused");
+    uint64_t link_seq = first.session.next_send_seq, batch_seq = first.session.next_send_batch;
     forge_begin(&forge, 0, 200);
-    forge_finish(&forge, &first, lsn_gap); /* not to be stored in the first place */
-    first.session.next_send_seq--; /* and not sent in its own session */
-    first.session.next_send_batch--;
+    forge_finish(&forge, &first, lsn_gap);  /* not to be stored in the first place */
+    first.session.next_send_seq = link_seq; /* and not sent in its own session */
+    first.session.next_send_batch = batch_seq;
     peer_dial(&second);
     peer_send(&second, hello, (size_t)len);
     peer_send(&second, forge.frame, forge.frame_bytes);
@@ -346,7 +489,8 @@ static bool replayed_session(void)
         peer_heartbeat(&first);
         int rc = frame_read(&first, &header, ATTACK_WAIT_MS);
         if (rc != 1 || header.type == CFSR_FRAME_GOODBYE)
-            return peer_close(&first), attack_fails("a replayed HELLO unseats a living connection (%d)", rc);
+            return peer_close(&first),
+                   attack_fails("a replayed HELLO unseats a living connection (%d)", rc);
         frame_drop(&first, &header);
     }
     peer_close(&first);
@@ -434,7 +578,8 @@ static bool hello_names(uint64_t mask, uint32_t lanes, const char *what)
     int rc = peer_hello(&peer, mask);
     world.site = honest;
     peer_close(&peer);
-    return rc == -CFSR_E_BAD_FRAME || rc == -CFSR_E_LANES_DIFFER || attack_fails("%s: %s", what, cfsr_error_name(rc));
+    return rc == -CFSR_E_BAD_FRAME || rc == -CFSR_E_LANES_DIFFER ||
+           attack_fails("%s: %s", what, cfsr_error_name(rc));
 }
 
 static bool hello_lanes(void)
@@ -455,13 +600,15 @@ static bool heartbeat_of_another_age(void)
         struct peer peer;
         if (peer_open(&peer) < 0)
             return peer_close(&peer), attack_fails("refused");
-        heartbeat.lane[0] = (struct cfsr_heartbeat_lane){.committed_lsn = ages[i], .entries = ages[i]};
+        heartbeat.lane[0] = (struct cfsr_heartbeat_lane){.committed_lsn = ages[i],
+                                                         .entries = ages[i]};
         uint32_t len = cfsr_heartbeat_store(&heartbeat, frame + CFSR_LINK_HEADER_BYTES);
         len = cfsr_session_seal(&peer.session, CFSR_FRAME_HEARTBEAT, 0, frame, len);
         peer_send(&peer, frame, len);
         for (int answers = 0; answers < 2; answers++) {
             if (frame_read(&peer, &header, ATTACK_WAIT_MS) != 1)
-                return peer_close(&peer), attack_fails("no answer to %llx", (unsigned long long)ages[i]);
+                return peer_close(&peer),
+                       attack_fails("no answer to %llx", (unsigned long long)ages[i]);
             frame_drop(&peer, &header);
         }
         peer_close(&peer);
@@ -508,7 +655,8 @@ static bool garbage(void)
             peer_send(&peer, noise, sizeof noise);
         } else {
             peer_close(&peer);
-            struct sockaddr_in address = {.sin_family = AF_INET, .sin_port = htons((uint16_t)world.victim_port)};
+            struct sockaddr_in address = {.sin_family = AF_INET,
+                                          .sin_port = htons((uint16_t)world.victim_port)};
             address.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
             peer = (struct peer){.fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0)};
             if (connect(peer.fd, (struct sockaddr *)&address, sizeof address) == 0)
@@ -534,8 +682,10 @@ static bool silent(size_t preamble_bytes, size_t hello_bytes)
 {
     static uint8_t hello[CFSR_LINK_HEADER_BYTES + CFSR_CONTROL_MAX_BYTES];
     static struct peer peers[SILENT_CONNECTIONS];
-    struct cfsr_link_header header = {
-        .version = 1, .type = CFSR_FRAME_HELLO, .length_bytes = CFSR_CONTROL_MAX_BYTES, .link_seq = 1};
+    struct cfsr_link_header header = {.version = 1,
+                                      .type = CFSR_FRAME_HELLO,
+                                      .length_bytes = CFSR_CONTROL_MAX_BYTES,
+                                      .link_seq = 1};
 
     cfsr_link_header_store(&header, hello);
     for (unsigned i = 0; i < SILENT_CONNECTIONS; i++) {
@@ -544,7 +694,8 @@ static bool silent(size_t preamble_bytes, size_t hello_bytes)
             peer_send(&peers[i], hello, hello_bytes);
             continue;
         }
-        struct sockaddr_in address = {.sin_family = AF_INET, .sin_port = htons((uint16_t)world.victim_port)};
+        struct sockaddr_in address = {.sin_family = AF_INET,
+                                      .sin_port = htons((uint16_t)world.victim_port)};
         address.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
         peers[i] = (struct peer){.fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0)};
         if (connect(peers[i].fd, (struct sockaddr *)&address, sizeof address) == 0)
@@ -556,17 +707,30 @@ static bool silent(size_t preamble_bytes, size_t hello_bytes)
     return well;
 }
 
-static bool silent_preambles(void) { return silent(5, 0); }
-static bool silent_before_hello(void) { return silent(CFSR_PREAMBLE_BYTES, 0); }
-static bool silent_within_hello(void) { return silent(CFSR_PREAMBLE_BYTES, 6000); }
+static bool silent_preambles(void)
+{
+    return silent(5, 0);
+}
+static bool silent_before_hello(void)
+{
+    return silent(CFSR_PREAMBLE_BYTES, 0);
+}
+static bool silent_within_hello(void)
+{
+    return silent(CFSR_PREAMBLE_BYTES, 6000);
+}
 
-/* A recorded batch header of a whole MiB, and nothing after it: must not hold what good peers need. */
+/* A recorded batch header of a whole MiB, and nothing after it: must not hold what good peers need.
+ */
 static bool silent_within_batch(void)
 {
     static struct peer peers[8];
     uint8_t header[CFSR_LINK_HEADER_BYTES + 5000] = {0};
-    struct cfsr_link_header link = {
-        .version = 1, .type = CFSR_FRAME_BATCH, .length_bytes = 1u << 20, .link_seq = 2, .batch_seq = 1};
+    struct cfsr_link_header link = {.version = 1,
+                                    .type = CFSR_FRAME_BATCH,
+                                    .length_bytes = 1u << 20,
+                                    .link_seq = 2,
+                                    .batch_seq = 1};
 
     cfsr_link_header_store(&link, header);
     for (unsigned i = 0; i < CFSR_ARRAY_LEN(peers); i++) {
@@ -626,7 +790,8 @@ static bool is_counted(uint64_t before)
 
 static bool report(const char *name, bool passes)
 {
-    printf("%s %s%s%s\n", passes ? "PASS" : "FAIL", name, passes ? "" : ": ", passes ? "" : world.why);
+    printf("%s %s%s%s\n", passes ? "PASS" : "FAIL", name, passes ? "" : ": ",
+           passes ? "" : world.why);
     fflush(stdout);
     return passes;
 }
@@ -637,12 +802,13 @@ int attack_acceptor(void)
 
     for (unsigned i = 0; i < CFSR_ARRAY_LEN(mutations); i++) {
         uint64_t before = victim_counter("bad_frames") + victim_counter("refused_in");
-        failures += !report(mutations[i].name, mutation_is_refused(&mutations[i]) && is_counted(before) &&
-                                                   victim_is_well(3));
+        failures += !report(mutations[i].name, mutation_is_refused(&mutations[i]) &&
+                                                   is_counted(before) && victim_is_well(3));
     }
     for (unsigned i = 0; i < CFSR_ARRAY_LEN(attacks); i++) {
         uint64_t before = victim_counter("bad_frames") + victim_counter("refused_in");
-        failures += !report(attacks[i].name, attacks[i].run() && (!attacks[i].counted || is_counted(before)) &&
+        failures += !report(attacks[i].name, attacks[i].run() &&
+                                                 (!attacks[i].counted || is_counted(before)) &&
                                                  victim_is_well(3));
     }
     return failures;

@@ -21,10 +21,14 @@
 #define ENDS_ANYHOW       (-1)
 #define DIALS_IN_A_SECOND 300 /* with pauses of at least 10 ms: a third of it */
 
-static uint64_t all_lanes(void) { return (1ull << world.site.lanes) - 1; }
+static uint64_t all_lanes(void)
+{
+    return (1ull << world.site.lanes) - 1;
+}
 
 /* Reads frames until a BATCH; checks their tags. Its LSN range in *from_out, *to_out. */
-static bool batch_arrives(struct peer *peer, uint16_t *lane_out, uint64_t *from_out, uint64_t *to_out)
+static bool batch_arrives(struct peer *peer, uint16_t *lane_out, uint64_t *from_out,
+                          uint64_t *to_out)
 {
     struct cfsr_link_header header;
     struct cfsr_batch_header batch;
@@ -60,14 +64,16 @@ static bool taken(struct peer *peer, struct cfsr_hello_ack *ack)
 static void send_ack(struct peer *peer, uint16_t lane, uint64_t lsn)
 {
     uint8_t frame[CFSR_LINK_HEADER_BYTES + CFSR_CONTROL_MAX_BYTES];
-    struct cfsr_ack ack = {.count = 1, .lane = {{.lane = lane, .durable_lsn = lsn, .entries = UINT64_MAX}}};
+    struct cfsr_ack ack = {.count = 1,
+                           .lane = {{.lane = lane, .durable_lsn = lsn, .entries = UINT64_MAX}}};
     uint32_t len = cfsr_ack_store(&ack, frame + CFSR_LINK_HEADER_BYTES);
 
     len = cfsr_session_seal(&peer->session, CFSR_FRAME_ACK, 0, frame, len);
     peer_send(peer, frame, len);
 }
 
-/* Answers honestly until every lane has sent from its beginning. Connections for other lanes are taken as they come. */
+/* Answers honestly until every lane has sent from its beginning. Connections for other lanes are
+ * taken as they come. */
 static bool dialer_is_well(void)
 {
     uint64_t seen = 0;
@@ -108,14 +114,17 @@ static bool ends(struct peer *peer, int wanted)
             break;
         if (header.type == CFSR_FRAME_GOODBYE) {
             struct cfsr_goodbye goodbye;
-            if (cfsr_goodbye_load(peer->in + CFSR_LINK_HEADER_BYTES, header.length_bytes, &goodbye) == 0)
+            if (cfsr_goodbye_load(peer->in + CFSR_LINK_HEADER_BYTES, header.length_bytes,
+                                  &goodbye) == 0)
                 reason = goodbye.reason;
             shutdown(peer->fd, SHUT_WR);
         }
         frame_drop(peer, &header);
     }
     peer_close(peer);
-    return wanted == ENDS_ANYHOW || wanted == reason || attack_fails("ended with %s, wanted %s", cfsr_error_name(-reason), cfsr_error_name(-wanted));
+    return wanted == ENDS_ANYHOW || wanted == reason ||
+           attack_fails("ended with %s, wanted %s", cfsr_error_name(-reason),
+                        cfsr_error_name(-wanted));
 }
 
 /* ---- answers that lie ---- */
@@ -141,9 +150,13 @@ static bool cursor_in_future(void)
 }
 static bool cursor_within_record(void)
 {
-    return cursor_is_refused(8, 0, CFSR_E_JOURNAL_FORKED) && cursor_is_refused(9, 1, CFSR_E_JOURNAL_FORKED);
+    return cursor_is_refused(8, 0, CFSR_E_JOURNAL_FORKED) &&
+           cursor_is_refused(9, 1, CFSR_E_JOURNAL_FORKED);
 }
-static bool cursor_without_stamp(void) { return cursor_is_refused(64, UINT64_MAX, CFSR_E_BAD_FRAME); }
+static bool cursor_without_stamp(void)
+{
+    return cursor_is_refused(64, UINT64_MAX, CFSR_E_BAD_FRAME);
+}
 static bool stamp_elsewhere(void)
 {
     return cursor_is_refused(64, 1ull << 50, CFSR_E_JOURNAL_FORKED) &&
@@ -152,7 +165,11 @@ static bool stamp_elsewhere(void)
 }
 
 /* What an answer may not say, each in its own connection. */
-enum lie { LIE_LANES_NONE, LIE_LANES_FEWER, LIE_LAST };
+enum lie {
+    LIE_LANES_NONE,
+    LIE_LANES_FEWER,
+    LIE_LAST
+};
 static bool lanes_that_lie(void)
 {
     for (int lie = 0; lie < LIE_LAST; lie++) {
@@ -168,7 +185,8 @@ static bool lanes_that_lie(void)
     return true;
 }
 
-/* Answers every dial for a second with "other core, of so many": lanes must not be lost, and the pauses kept. */
+/* Answers every dial for a second with "other core, of so many": lanes must not be lost, and the
+ * pauses kept. */
 static bool wrong_core(uint32_t cores)
 {
     uint32_t honest = world.local.cores;
@@ -185,14 +203,30 @@ static bool wrong_core(uint32_t cores)
         world.local.cores = honest;
         peer_close(&peer);
     }
-    return dials <= DIALS_IN_A_SECOND || attack_fails("%u dials in a second for %u cores", dials, cores);
+    return dials <= DIALS_IN_A_SECOND ||
+           attack_fails("%u dials in a second for %u cores", dials, cores);
 }
 
-static bool cores_none(void) { return wrong_core(0); }
-static bool cores_one(void) { return wrong_core(1); }
-static bool cores_two(void) { return wrong_core(2); }
-static bool cores_many(void) { return wrong_core(64); }
-static bool cores_absurd(void) { return wrong_core(65535); }
+static bool cores_none(void)
+{
+    return wrong_core(0);
+}
+static bool cores_one(void)
+{
+    return wrong_core(1);
+}
+static bool cores_two(void)
+{
+    return wrong_core(2);
+}
+static bool cores_many(void)
+{
+    return wrong_core(64);
+}
+static bool cores_absurd(void)
+{
+    return wrong_core(65535);
+}
 
 /* Several connections hear of another core count at once. */
 static bool cores_change(void)
@@ -218,7 +252,8 @@ static bool cores_change(void)
         for (unsigned i = 0; i < count; i++)
             peer_close(&peers[i]);
         if (seen != all_lanes())
-            return attack_fails("after round %u lanes %llx are offered", round, (unsigned long long)seen);
+            return attack_fails("after round %u lanes %llx are offered", round,
+                                (unsigned long long)seen);
     }
     return true;
 }
@@ -246,10 +281,22 @@ static bool ack_is_refused(uint16_t lane_wanted, uint64_t lsn)
     return ends(&peer, CFSR_E_BAD_FRAME);
 }
 
-static bool ack_beyond_head(void) { return ack_is_refused(0, 1ull << 40) && ack_is_refused(0, UINT64_MAX); }
-static bool ack_backwards(void) { return ack_is_refused(0, 0); }
-static bool ack_of_other_lane(void) { return ack_is_refused(63, 64); }
-static bool ack_unaligned(void) { return ack_is_refused(0, 4); }
+static bool ack_beyond_head(void)
+{
+    return ack_is_refused(0, 1ull << 40) && ack_is_refused(0, UINT64_MAX);
+}
+static bool ack_backwards(void)
+{
+    return ack_is_refused(0, 0);
+}
+static bool ack_of_other_lane(void)
+{
+    return ack_is_refused(63, 64);
+}
+static bool ack_unaligned(void)
+{
+    return ack_is_refused(0, 4);
+}
 
 /* Within what exists, beyond what was sent, and nowhere near a record's end. */
 static bool ack_of_the_unsent(void)
@@ -391,7 +438,8 @@ static bool never_answers(void)
     return peer_take(&peer) && ends(&peer, 0);
 }
 
-/* Takes the answers of nobody's heartbeats and reads nothing: to be given up, and not to be paid for with memory. */
+/* Takes the answers of nobody's heartbeats and reads nothing: to be given up, and not to be paid
+ * for with memory. */
 static bool never_reads(void)
 {
     uint64_t before = victim_counter("rss_bytes");
@@ -413,8 +461,9 @@ static bool never_reads(void)
     peer_close(&peer);
     if (rc <= 0)
         return attack_fails("a peer that never reads is never given up");
-    return after < before + (64u << 20) || attack_fails("grew from %llu to %llu bytes", (unsigned long long)before,
-                                                        (unsigned long long)after);
+    return after < before + (64u << 20) ||
+           attack_fails("grew from %llu to %llu bytes", (unsigned long long)before,
+                        (unsigned long long)after);
 }
 
 struct attack {
@@ -454,7 +503,8 @@ int attack_dialer(void)
 
     for (unsigned i = 0; i < CFSR_ARRAY_LEN(attacks); i++) {
         uint64_t before = victim_counter("bad_frames");
-        bool passes = attacks[i].run() && dialer_is_well() && victim_counter("rss_bytes") != UINT64_MAX;
+        bool passes = attacks[i].run() && dialer_is_well() &&
+                      victim_counter("rss_bytes") != UINT64_MAX;
         if (passes && attacks[i].counted && victim_counter("bad_frames") <= before)
             passes = attack_fails("bad_frames did not move");
         failures += !passes;

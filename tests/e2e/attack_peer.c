@@ -58,7 +58,8 @@ static void peer_begin(struct peer *peer, int fd)
 
 void peer_dial(struct peer *peer)
 {
-    struct sockaddr_in address = {.sin_family = AF_INET, .sin_port = htons((uint16_t)world.victim_port)};
+    struct sockaddr_in address = {.sin_family = AF_INET,
+                                  .sin_port = htons((uint16_t)world.victim_port)};
     struct cfsr_preamble preamble = {.version = CFSR_PREAMBLE_VERSION};
     uint8_t bytes[CFSR_PREAMBLE_BYTES];
 
@@ -119,7 +120,8 @@ int peer_ending(struct peer *peer, int limit_ms)
             return rc == 0 ? reason : ATTACK_TIMED_OUT;
         if (header.type == CFSR_FRAME_GOODBYE) {
             struct cfsr_goodbye goodbye;
-            if (cfsr_goodbye_load(peer->in + CFSR_LINK_HEADER_BYTES, header.length_bytes, &goodbye) == 0)
+            if (cfsr_goodbye_load(peer->in + CFSR_LINK_HEADER_BYTES, header.length_bytes,
+                                  &goodbye) == 0)
                 reason = goodbye.reason;
             shutdown(peer->fd, SHUT_WR);
         }
@@ -143,8 +145,8 @@ int peer_hello(struct peer *peer, uint64_t lane_mask)
     int rc = frame_read(peer, &header, ATTACK_WAIT_MS);
     if (rc <= 0)
         return rc == 0 ? -EPIPE : -ETIMEDOUT;
-    rc = cfsr_session_on_hello_ack(&peer->session, peer->in, CFSR_LINK_HEADER_BYTES + header.length_bytes,
-                                   &peer->answer);
+    rc = cfsr_session_on_hello_ack(&peer->session, peer->in,
+                                   CFSR_LINK_HEADER_BYTES + header.length_bytes, &peer->answer);
     frame_drop(peer, &header);
     return rc;
 }
@@ -205,7 +207,8 @@ void answer_fresh(const struct peer *peer, struct cfsr_hello_ack *ack_out)
 {
     struct cfsr_hello hello;
 
-    CFSR_ASSERT(cfsr_hello_load(peer->in + CFSR_LINK_HEADER_BYTES, cfsr_load_le32(peer->in + 8), &hello) == 0);
+    CFSR_ASSERT(cfsr_hello_load(peer->in + CFSR_LINK_HEADER_BYTES, cfsr_load_le32(peer->in + 8),
+                                &hello) == 0);
     *ack_out = (struct cfsr_hello_ack){.lane_mask = hello.lane_mask, .wall_us = 1000000};
     for (unsigned lane = 0; lane < CFSR_LANES_MAX; lane++)
         ack_out->lane[lane].last.lsn = UINT64_MAX;
@@ -217,8 +220,9 @@ void peer_answer(struct peer *peer, struct cfsr_hello_ack *ack)
     struct cfsr_link_header header;
 
     CFSR_ASSERT(cfsr_link_header_load(peer->in, &header) == 0);
-    CFSR_ASSERT(cfsr_session_on_hello(&peer->session, peer->in, CFSR_LINK_HEADER_BYTES + header.length_bytes,
-                                      everybody, NULL) == 0);
+    CFSR_ASSERT(cfsr_session_on_hello(&peer->session, peer->in,
+                                      CFSR_LINK_HEADER_BYTES + header.length_bytes, everybody,
+                                      NULL) == 0);
     frame_drop(peer, &header);
     int len = cfsr_session_hello_ack(&peer->session, ack, frame);
     CFSR_ASSERT(len > 0);
@@ -227,8 +231,8 @@ void peer_answer(struct peer *peer, struct cfsr_hello_ack *ack)
 
 /* ---- batches ---- */
 
-void forge_record(struct forge *forge, uint8_t op, uint64_t seq, uint32_t shard, const void *payload,
-                  uint32_t payload_bytes, uint64_t site_id)
+void forge_record(struct forge *forge, uint8_t op, uint64_t seq, uint32_t shard,
+                  const void *payload, uint32_t payload_bytes, uint64_t site_id)
 {
     uint8_t *record = forge->raw + forge->raw_bytes;
     struct cfsr_record_header header = {
@@ -283,8 +287,9 @@ void forge_finish(struct forge *forge, struct peer *peer,
 
     if (mutate != NULL)
         mutate(forge, FORGE_RAW);
-    CFSR_ASSERT(cfsr_batch_encode(world.codec, forge->raw, forge->raw_bytes, prefix + CFSR_BATCH_PREFIX_BYTES,
-                                  CFSR_BATCH_BODY_MAX_BYTES, header) == 0);
+    CFSR_ASSERT(cfsr_batch_encode(world.codec, forge->raw, forge->raw_bytes,
+                                  prefix + CFSR_BATCH_PREFIX_BYTES, CFSR_BATCH_BODY_MAX_BYTES,
+                                  header) == 0);
     forge->link_bytes = CFSR_BATCH_PREFIX_BYTES + header->stored_bytes;
     if (mutate != NULL)
         mutate(forge, FORGE_HEADER);
@@ -318,7 +323,8 @@ static bool store_one(struct peer *peer, uint16_t lane)
         if (rc <= 0)
             return attack_fails("a good batch of lane %u: %s", lane, rc == 0 ? "closed" : "no ack");
         bool is_ack = header.type == CFSR_FRAME_ACK &&
-                      cfsr_ack_load(peer->in + CFSR_LINK_HEADER_BYTES, header.length_bytes, &ack) == 0;
+                      cfsr_ack_load(peer->in + CFSR_LINK_HEADER_BYTES, header.length_bytes, &ack) ==
+                          0;
         rc = cfsr_session_open(&peer->session, &header, peer->in);
         if (rc < 0 || header.type == CFSR_FRAME_GOODBYE)
             return attack_fails("a good connection is answered with %s",
@@ -347,9 +353,10 @@ bool victim_is_well(unsigned tries)
     }
     for (uint16_t lane = 0; well && lane < world.site.lanes; lane++) {
         if (peer.answer.lane[lane].cursor != world.cursor[lane])
-            well = attack_fails("lane %u stands at %llu instead of %llu: something was stored or lost", lane,
-                                (unsigned long long)peer.answer.lane[lane].cursor,
-                                (unsigned long long)world.cursor[lane]);
+            well = attack_fails(
+                "lane %u stands at %llu instead of %llu: something was stored or lost", lane,
+                (unsigned long long)peer.answer.lane[lane].cursor,
+                (unsigned long long)world.cursor[lane]);
         well = well && store_one(&peer, lane);
     }
     peer_close(&peer);
@@ -370,7 +377,8 @@ uint64_t victim_counter(const char *name)
     if (connect(fd, (struct sockaddr *)&address, sizeof address) == 0 &&
         send(fd, request, sizeof request - 1, MSG_NOSIGNAL) > 0) {
         ssize_t n;
-        while (have < sizeof text - 1 && (n = recv(fd, text + have, sizeof text - 1 - have, 0)) > 0) {
+        while (have < sizeof text - 1 &&
+               (n = recv(fd, text + have, sizeof text - 1 - have, 0)) > 0) {
             have += (size_t)n;
             if (text[have - 1] == '\n')
                 break;

@@ -1,11 +1,12 @@
 /*
  * attacker.c - a hostile peer for the end-to-end tests (attack.sh).
  *
- *   attacker accept DATA KEY VICTIM_ID VICTIM_PORT ADMIN_SOCKET         attacks a daemon that listens
- *   attacker dial   DATA KEY VICTIM_ID LISTEN_PORT ADMIN_SOCKET         attacks a daemon that dials us
+ *   attacker accept DATA KEY VICTIM_ID VICTIM_PORT ADMIN_SOCKET         attacks a daemon that
+ * listens attacker dial   DATA KEY VICTIM_ID LISTEN_PORT ADMIN_SOCKET         attacks a daemon that
+ * dials us
  *
- * DATA: data directory whose identity is taken on (its journal is not read). Prints PASS or FAIL for
- * each attack; exit 0 if all passed.
+ * DATA: data directory whose identity is taken on (its journal is not read). Prints PASS or FAIL
+ * for each attack; exit 0 if all passed.
  */
 #include "attack.h"
 
@@ -38,7 +39,8 @@ static int listen_at(int port)
 
 int main(int argc, char **argv)
 {
-    struct cfsr_codec_config codec = {.codec = CFSR_CODEC_LZ4, .level = 1, .min_compress_bytes = 256};
+    struct cfsr_codec_config codec = {
+        .codec = CFSR_CODEC_LZ4, .level = 1, .min_compress_bytes = 256};
     int failures;
 
     if (argc != 7) {
@@ -60,7 +62,8 @@ int main(int argc, char **argv)
     world.victim_id = strtoull(argv[4], NULL, 10);
     world.victim_port = (int)strtol(argv[5], NULL, 10);
     snprintf(world.admin_path, sizeof world.admin_path, "%s", argv[6]);
-    world.local = (struct cfsr_session_local){.site = &world.site, .keyring = world.keyring, .cores = 1};
+    world.local = (struct cfsr_session_local){
+        .site = &world.site, .keyring = world.keyring, .cores = 1};
     world.listener = accepts ? -1 : listen_at(world.victim_port);
     for (unsigned lane = 0; lane < CFSR_LANES_MAX; lane++)
         world.seq[lane] = 1;

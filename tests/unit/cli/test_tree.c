@@ -10,6 +10,7 @@
 #include <cfsrepl/payload.h>
 
 #include "cli/tree.h"
+#include "tests/unit/command.h"
 
 static char base[] = "/tmp/test-tree-XXXXXX";
 static char target[64];
@@ -26,11 +27,8 @@ static void set_up(void)
 
 static void tear_down(void)
 {
-    char command[100];
-
     cfsr_tree_close(tree);
-    snprintf(command, sizeof command, "rm -rf %s", base);
-    cr_assert_eq(system(command), 0);
+    cr_assert_eq(TEST_COMMAND("rm", "-rf", base), 0);
 }
 
 static void begin(uint64_t parent, const char *name)

@@ -13,6 +13,7 @@
 #include "core/file.h"
 #include "core/file_ring.h"
 #include "core/ring.h"
+#include "tests/unit/command.h"
 
 struct env {
     struct cfsr_fs *fs;
@@ -82,8 +83,7 @@ static void run_blocking(void (*body)(struct env *env))
 
     cr_assert_not_null(mkdtemp(env.dir));
     body(&env);
-    snprintf(env.path, sizeof env.path, "rm -rf %s", env.dir);
-    cr_assert_eq(system(env.path), 0);
+    cr_assert_eq(TEST_COMMAND("rm", "-rf", env.dir), 0);
 }
 
 static void run_ring(void (*body)(struct env *env))
@@ -101,8 +101,7 @@ static void run_ring(void (*body)(struct env *env))
     cr_assert_eq(cfsr_ring_in_flight(env.ring), 0);
     cfsr_ring_destroy(env.ring);
     cfsr_fs_ring_destroy(env.fs);
-    snprintf(env.path, sizeof env.path, "rm -rf %s", env.dir);
-    cr_assert_eq(system(env.path), 0);
+    cr_assert_eq(TEST_COMMAND("rm", "-rf", env.dir), 0);
 }
 
 static void run_simulated(void (*body)(struct env *env))

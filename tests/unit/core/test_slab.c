@@ -94,7 +94,8 @@ Test(mirror, both_halves_are_the_same_bytes)
     cr_assert_eq(cfsr_mirror_create(size, &mirror), 0);
     cr_assert_eq(mirror.size_bytes, size);
     memcpy(mirror.base + size - 5, "0123456789", 10);
-    /* To the compiler the two views are different memory: it may move the loads before the store. */
+    /* To the compiler the two views are different memory: it may move the loads before the store.
+     */
     __asm__ volatile("" ::: "memory");
     cr_assert_arr_eq(mirror.base, "56789", 5);
     for (i = 0; i < size; i++)

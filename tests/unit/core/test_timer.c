@@ -105,17 +105,16 @@ Test(timer, many_with_cancels_and_moves_match_a_sorted_list)
 {
     static struct probe p[MANY];
     static struct probe *sorted[MANY];
-    unsigned i, left = 0;
+    unsigned i, left = 0, seed = 42;
 
     setup(p, MANY);
-    srand(42);
     for (i = 0; i < MANY; i++)
-        cfsr_timer_add(&timers, &p[i].timer, (uint64_t)rand() % 500);
+        cfsr_timer_add(&timers, &p[i].timer, (uint64_t)rand_r(&seed) % 500);
     cfsr_timers_expire(&timers, 50);
     for (i = 0; i < MANY; i += 3)
         cfsr_timer_cancel(&timers, &p[i].timer);
     for (i = 1; i < MANY; i += 3)
-        cfsr_timer_add(&timers, &p[i].timer, 100 + (uint64_t)rand() % 500);
+        cfsr_timer_add(&timers, &p[i].timer, 100 + (uint64_t)rand_r(&seed) % 500);
     for (i = 0; i < MANY; i++) {
         if (p[i].timer.is_armed)
             sorted[left++] = &p[i];

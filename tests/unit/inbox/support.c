@@ -1,3 +1,4 @@
+/* support.c - see support.h. Failures abort the test: a lane half made proves nothing. */
 #include "support.h"
 
 #include <criterion/criterion.h>

@@ -4,8 +4,8 @@
 
 #include "inbox/reader.h"
 
-#define TEST_RECORD_UNIT \
-    64 /* record sizes are multiples of it, so a segment never ends in less than a header */
+/* Record sizes are multiples of it, so a segment never ends in less than a header. */
+#define TEST_RECORD_UNIT 64
 
 struct test_random {
     uint64_t state;

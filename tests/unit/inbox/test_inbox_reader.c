@@ -274,8 +274,9 @@ Test(inbox_reader, retention_keeps_what_a_consumer_needs)
     cr_assert_eq(cfsr_inbox_gc_judge(&facts).remove_below, 1,
                  "no consumer, below the cap: all is kept");
     facts.lane_cap_bytes = 600;
-    cr_assert_eq(cfsr_inbox_gc_judge(&facts).remove_below, 5,
-                 "no consumer: the oldest go at the cap");
+    cr_assert_eq(cfsr_inbox_gc_judge(&facts).remove_below, 1,
+                 "no consumer: it is the only copy here");
+    cr_assert(cfsr_inbox_gc_judge(&facts).stalled, "so the sender waits");
     facts.lowest_needed = 3;
     cr_assert_eq(cfsr_inbox_gc_judge(&facts).remove_below, 3);
     cr_assert(cfsr_inbox_gc_judge(&facts).stalled, "the consumer is behind");
@@ -283,9 +284,11 @@ Test(inbox_reader, retention_keeps_what_a_consumer_needs)
     facts.lane_cap_bytes = 2000;
     cr_assert_eq(cfsr_inbox_gc_judge(&facts).remove_below, 9, "one full segment stays for repair");
     cr_assert(!cfsr_inbox_gc_judge(&facts).stalled);
-    facts.lowest_needed = UINT64_MAX;
+    facts.lowest_needed = 2;
     facts.free_bytes = 0;
-    cr_assert_eq(cfsr_inbox_gc_judge(&facts).remove_below, 2, "the floor of free space counts too");
+    facts.free_floor_bytes = 300;
+    cr_assert_eq(cfsr_inbox_gc_judge(&facts).remove_below, 2);
+    cr_assert(cfsr_inbox_gc_judge(&facts).stalled, "the floor of free space counts too");
 }
 
 Test(inbox_reader, a_consumer_behind_recycled_segments_is_told)
@@ -322,7 +325,10 @@ Test(inbox_reader, a_consumer_behind_recycled_segments_is_told)
     }
     cr_assert_eq(cfsr_consumer_remove(fs, &site, "late"), 0);
     cr_assert_eq(cfsr_inbox_gc_lane(fs, &site, 0, 5, 1, 1, &result), 0);
-    cr_assert_eq(result.removed, 2);
+    cr_assert_eq(result.removed, 0, "nobody has seen them");
+    cr_assert(result.stalled);
+    cr_assert_eq(cfsr_inbox_drop_segment(fs, &site, 0, 2, true), 0);
+    cr_assert_eq(cfsr_inbox_drop_segment(fs, &site, 0, 3, true), 0);
     inbox = open_reader(fs, NULL, 0); /* begins exactly where the oldest segment says */
     cr_assert_eq(cfsr_inbox_next(inbox, 0, &record), 1);
     first = record.seq;

@@ -8,10 +8,10 @@
 #include "base/bytes.h"
 #include "inbox/verify.h"
 #include "support.h"
+#include "tests/unit/command.h"
 
-#define RECORD_BYTES                                                            \
-    4096u /* all records of the crash runs have this size: seq follows from LSN \
-           */
+/* All records of the crash runs have this size, so that seq follows from LSN. */
+#define RECORD_BYTES 4096u
 
 static struct cfsr_site site;
 
@@ -370,7 +370,7 @@ Test(inbox_recovery, a_recycled_file_keeps_nothing_of_its_past)
 
 Test(inbox_recovery, works_on_real_files_and_falls_back_from_direct)
 {
-    char directory[] = "/tmp/cfsr-inbox-XXXXXX", command[64];
+    char directory[] = "/tmp/cfsr-inbox-XXXXXX";
     struct cfsr_inbox_state *state = calloc(1, sizeof *state);
     struct cfsr_fs *fs = cfsr_fs_blocking();
     struct test_origin origin;
@@ -390,6 +390,5 @@ Test(inbox_recovery, works_on_real_files_and_falls_back_from_direct)
     cr_assert_eq(direct, cfsr_file_alignment(file) > 1);
     cfsr_file_close(file);
     free(state);
-    snprintf(command, sizeof command, "rm -r %s", directory);
-    cr_assert_eq(system(command), 0);
+    cr_assert_eq(TEST_COMMAND("rm", "-r", directory), 0);
 }

@@ -10,13 +10,13 @@
 #include "base/assert.h"
 #include "core/file.h"
 #include "journal/segment.h"
+#include "tests/unit/command.h"
 
-static void run(const char *format, const char *directory)
+#define SITE_PATH_MAX (CFSR_PATH_MAX + 16)
+
+static void path_in(char path_out[SITE_PATH_MAX], const struct cfsr_site *site, const char *name)
 {
-    char command[4 * CFSR_PATH_MAX];
-
-    (void)snprintf(command, sizeof command, format, directory, directory, directory, directory);
-    CFSR_ASSERT(system(command) == 0);
+    (void)snprintf(path_out, SITE_PATH_MAX, "%s/%s", site->data_dir, name);
 }
 
 void test_site_make(struct cfsr_site *site_out, uint32_t lanes, uint32_t shards)
@@ -41,7 +41,7 @@ void test_site_make(struct cfsr_site *site_out, uint32_t lanes, uint32_t shards)
 
 void test_site_remove(const struct cfsr_site *site)
 {
-    run("rm -rf '%s'", site->data_dir);
+    CFSR_ASSERT(TEST_COMMAND("rm", "-rf", site->data_dir) == 0);
 }
 
 struct cfsr_journal *test_journal_open(const struct cfsr_site *site)
@@ -74,12 +74,22 @@ struct cfsr_entry_position test_append(struct cfsr_journal *journal, uint32_t sh
 
 void test_snapshot(const struct cfsr_site *site)
 {
-    run("rm -rf '%s/aside' && cp -a '%s/journal' '%s/aside'", site->data_dir);
+    char journal[SITE_PATH_MAX], aside[SITE_PATH_MAX];
+
+    path_in(journal, site, "journal");
+    path_in(aside, site, "aside");
+    CFSR_ASSERT(TEST_COMMAND("rm", "-rf", aside) == 0);
+    CFSR_ASSERT(TEST_COMMAND("cp", "-a", journal, aside) == 0);
 }
 
 void test_restore(const struct cfsr_site *site)
 {
-    run("rm -rf '%s/journal' && mv '%s/aside' '%s/journal'", site->data_dir);
+    char journal[SITE_PATH_MAX], aside[SITE_PATH_MAX];
+
+    path_in(journal, site, "journal");
+    path_in(aside, site, "aside");
+    CFSR_ASSERT(TEST_COMMAND("rm", "-rf", journal) == 0);
+    CFSR_ASSERT(rename(aside, journal) == 0);
 }
 
 static int open_at(const struct cfsr_site *site, uint32_t lane, uint64_t lsn)
