@@ -16,8 +16,8 @@
 #include "base/clock.h"
 #include "base/fail.h"
 
-#define STORED_EXTRA_BYTES \
-    4096 /* beyond raw_bytes: incompressible data grows a little in raw LZ4 and Zstd calls */
+/* Beyond raw_bytes: incompressible data grows a little in raw LZ4 and Zstd calls. */
+#define STORED_EXTRA_BYTES 4096
 
 static int add_block(struct stage_set *set, struct bench_corpus_cursor *cursor, size_t *used)
 {

@@ -38,10 +38,10 @@
 #define SYNC_RAW_BYTES  (4u << 20)
 #define OUTPUT_BYTES    (256u << 20)
 #define BLOCK_MAX_BYTES (1u << 20)
-#define BODY_MAX_BYTES \
-    (BLOCK_MAX_BYTES + (BLOCK_MAX_BYTES >> 7) + 64) /* LZ4_COMPRESSBOUND and some */
-#define RECV_BYTES (2u * (BODY_MAX_BYTES + 4096))
-#define WARM_UP_NS 250000000ull
+/* LZ4_COMPRESSBOUND and some. */
+#define BODY_MAX_BYTES (BLOCK_MAX_BYTES + (BLOCK_MAX_BYTES >> 7) + 64)
+#define RECV_BYTES     (2u * (BODY_MAX_BYTES + 4096))
+#define WARM_UP_NS     250000000ull
 
 enum block_kind {
     BLOCK_DATA,

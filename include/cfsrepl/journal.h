@@ -35,11 +35,12 @@ enum cfsr_op {
 };
 #define CFSR_OP_COUNT 11
 
-/* Record flags. */
-#define CFSR_ENTRY_FORWARDED 0x01 /* came from another site; never sent back */
-#define CFSR_ENTRY_OPAQUE                                                   \
-    0x02 /* the payload is not TLV; counts as a full overwrite of its inode \
-          */
+/*
+ * Record flags. A forwarded entry came from another site and is never sent back. The payload of an
+ * opaque one is not TLV; it counts as a full overwrite of its inode.
+ */
+#define CFSR_ENTRY_FORWARDED 0x01
+#define CFSR_ENTRY_OPAQUE    0x02
 
 /* "Create", "MkDir", … as in the contract; NULL for other numbers. */
 const char *cfsr_op_name(unsigned op);

@@ -21,8 +21,8 @@
 #include <cfsrepl/journal.h>
 
 #define CFSR_ROOT_INODE 1
-#define CFSR_IMPORT_PIECE_MAX \
-    ((1u << 20) - 8192) /* data of one Write; names and numbers fit beside it */
+/* Data of one Write; names and numbers fit beside it. */
+#define CFSR_IMPORT_PIECE_MAX ((1u << 20) - 8192)
 
 struct cfsr_import_stats {
     uint64_t members;

@@ -59,6 +59,7 @@ struct core {
     bool wake_armed;
     sem_t stands, reported;
     _Atomic bool reporting; /* a report was asked for and not answered yet */
+    struct cfsr_core_report *pending; /* written by the core while it reports */
 };
 
 struct cfsr_cores {
@@ -357,10 +358,9 @@ static void core_drain(const struct cfsr_message *message)
 static void core_report(const struct cfsr_message *message)
 {
     struct core *core = message->object;
-    struct cfsr_core_report *report = &core->cores->reports[core->index];
 
-    cfsr_node_core_status(core->node, &report->node);
-    cfsr_transport_tcp.stats(core->group, &report->transport);
+    cfsr_node_core_status(core->node, &core->pending->node);
+    cfsr_transport_tcp.stats(core->group, &core->pending->transport);
     core->reporting = false;
     sem_post(&core->reported);
 }
@@ -401,13 +401,18 @@ uint32_t cfsr_cores_report(struct cfsr_cores *cores, const struct cfsr_core_repo
         if (core->ended || core->reporting)
             continue;
         core->reporting = true;
+        while (sem_trywait(&core->reported) == 0)
+            ; /* the answer to one that was given up on */
         if (!cfsr_reactor_post(core->reactor, &message))
             core->reporting = false;
     }
     for (uint32_t i = 0; i < cores->count; i++) {
         struct core *core = &cores->core[i];
-        if (!core->ended)
-            (void)wait_for(&core->reported, 1000);
+        /* One that does not answer shows its last report; it may still be writing this one. */
+        if (!core->ended && wait_for(&core->reported, 1000)) {
+            cores->reports[i].node = core->pending->node;
+            cores->reports[i].transport = core->pending->transport;
+        }
         (void)cfsr_ring_workers_sample(cfsr_reactor_tid(core->reactor), &cores->reports[i].workers);
     }
     *reports_out = cores->reports;
@@ -450,6 +455,9 @@ static int start_core(struct cfsr_cores *cores, uint32_t index)
 
     core->cores = cores;
     core->index = index;
+    core->pending = calloc(1, sizeof *core->pending);
+    if (core->pending == NULL)
+        return -ENOMEM;
     core->cpu = config->core_cpu_count > 0 ? (int)config->core_cpu[index] : -1;
     sem_init(&core->stands, 0, 0);
     sem_init(&core->reported, 0, 0);
@@ -532,6 +540,9 @@ int cfsr_cores_stop(struct cfsr_cores *cores, uint32_t limit_ms)
         return result; /* a core may still use all of this */
     cfsr_jobs_destroy(cores->jobs);
     for (uint32_t i = 0; cores->core != NULL && i < cores->count; i++) {
+        free(cores->core[i].pending);
+        if (!cores->core[i].started)
+            continue;
         sem_destroy(&cores->core[i].stands);
         sem_destroy(&cores->core[i].reported);
     }

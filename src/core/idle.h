@@ -8,8 +8,8 @@
 #include <stdbool.h>
 #include <stdint.h>
 
-#define CFSR_IDLE_SLEEP_MAX_NS \
-    (1000ull * 1000 * 1000) /* a forgotten deadline costs a second, not a hang */
+/* A forgotten deadline costs a second, not a hang. */
+#define CFSR_IDLE_SLEEP_MAX_NS (1000ull * 1000 * 1000)
 
 struct cfsr_idle {
     uint64_t spin_ns;  /* how long to turn without work before sleeping */

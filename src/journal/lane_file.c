@@ -23,8 +23,8 @@
 #include "journal/segment_map.h"
 
 #define ZERO_CHUNK_BYTES (1u << 20)
-#define ZERO_SYNC_BYTES \
-    (8u << 20) /* so that the helper's sync never holds up a leader's for long */
+/* So that the helper's sync never holds up a leader's for long. */
+#define ZERO_SYNC_BYTES (8u << 20)
 
 static char *spare_path(const struct cfsr_lane_file *files, char *path_out, size_t len_bytes)
 {

@@ -30,6 +30,7 @@ struct cfsr_writer_lane {
     struct cfsr_lane_file files; /* of the leader; the spare also of the helper */
     struct cfsr_file *lock;
     atomic_bool used;        /* written to since it was opened */
+    uint64_t wanted_lsn;   /* highest end LSN that an appender waits, or waited, for */
     atomic_bool wants_spare; /* its segment is far enough to need the next one soon */
     atomic_bool uncovered;   /* no MARK says yet that the last group is durable */
     _Atomic uint64_t last_commit_ns;

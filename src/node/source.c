@@ -242,20 +242,25 @@ static bool has_op_in_flight(const struct node_stream *stream)
 struct node_stream *node_stream_at(struct cfsr_node_core *core, uint32_t lane, uint64_t lsn)
 {
     struct node_stream *oldest = NULL;
+    bool ages = false;
 
     for (uint32_t i = 0; i < core->stream_count; i++) {
         struct node_stream *stream = &core->streams[i];
         if (stream->assigned && stream->lane == lane && stream->lsn == lsn)
             return stream;
         /* Not one used this turn or the last: two lagging peers must not steal from each other for ever. */
-        if (has_op_in_flight(stream) || (stream->assigned && stream->used_at + 1 >= core->turn))
+        if (has_op_in_flight(stream))
+            continue; /* its completion brings the next turn */
+        if (stream->assigned && stream->used_at + 1 >= core->turn) {
+            ages = true;
             continue;
+        }
         if (oldest == NULL || !stream->assigned || (oldest->assigned && stream->used_at < oldest->used_at))
             oldest = stream;
     }
     if (oldest == NULL) {
         cfsr_counter_add(&core->counters.stall_no_stream, 1);
-        core->turn_again = true; /* one ages out within two turns */
+        core->turn_again = core->turn_again || ages; /* one ages out within two turns */
         return NULL;
     }
     aim(oldest, lane, lsn);

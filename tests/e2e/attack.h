@@ -65,7 +65,8 @@ enum forge_stage {
 bool attack_fails(const char *fmt, ...) __attribute__((format(printf, 1, 2)));
 
 /* To the victim. */
-void peer_dial(struct peer *peer); /* connects and sends the preamble */
+void peer_dial_plain(struct peer *peer); /* connects and says nothing */
+void peer_dial(struct peer *peer);       /* connects and sends the preamble */
 void peer_send(struct peer *peer, const void *bytes,
                size_t len_bytes); /* a closed peer is ignored */
 int peer_hello(struct peer *peer,
@@ -96,6 +97,7 @@ void forge_finish(struct forge *forge, struct peer *peer,
  * nothing else did. */
 bool victim_is_well(unsigned tries);
 uint64_t victim_counter(const char *name);
+bool is_counted(uint64_t before); /* bad_frames + refused_in go above it */
 int64_t clock_ms(void);
 
 /* The two suites. Number of failures. */

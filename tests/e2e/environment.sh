@@ -33,7 +33,8 @@ append a 1000 10
 serve_a=("$bin/cfs-repl" serve --data-dir "$work/a" --key-file "$work/key"
     --listen "tcp://127.0.0.1:${site_port[a]}" --peer "$(peer b)")
 
-ends "missing key file" 74 "$work/none" "${serve_a[@]::4}" --key-file "$work/none" --peer "$(peer b)"
+ends "missing key file" 74 "$work/none" "${serve_a[@]::4}" --key-file "$work/none" \
+    --peer "$(peer b)"
 cp "$work/key" "$work/open-key"
 chmod 644 "$work/open-key"
 ends "key file for all to read" 77 'chmod|0600|600' "${serve_a[@]::4}" --key-file "$work/open-key" \
@@ -101,8 +102,8 @@ on_small_disk() {
 say "-- read-only disk"
 if on_small_disk readonly 700m && cp -a --sparse=always "$work/b/." "$work/readonly/" &&
     mount -o remount,ro "$work/readonly" 2>/dev/null; then
-    ends "read-only data directory" 74 'ead-only' "$bin/cfs-repl" serve --data-dir "$work/readonly" \
-        --key-file "$work/key" --peer "$(peer a)"
+    ends "read-only data directory" 74 'ead-only' "$bin/cfs-repl" serve \
+        --data-dir "$work/readonly" --key-file "$work/key" --peer "$(peer a)"
 else
     not_here "read-only data directory (no mount)"
 fi
@@ -116,7 +117,9 @@ if on_small_disk full 40m; then
         >/dev/null
     serve full --peer "$(peer source)"
     serve source --peer "$(peer full)" --compress none
-    full_disk() { (($(status full .counters.inbox_write_errors) > 0)) || log_has full 'enospc|ENOSPC'; }
+    full_disk() {
+        (($(status full .counters.inbox_write_errors) > 0)) || log_has full 'error=enospc'
+    }
     if ! full_disk; then
         # Whatever the transfer left free is taken away, so that it must stop.
         head -c 64M /dev/zero >"$work/full/ballast" 2>/dev/null || true
@@ -145,7 +148,8 @@ if on_small_disk tight 24m; then
         "$bin/cfs-repl" journal import --data-dir "$work/tight/site" --records "$work/many" \
             >"$work/out" 2>"$work/err" || status=$?
         ((status == 74)) || fail "append on a full disk: exit $status: $(cat "$work/err")"
-        [[ $(tail -n 1 "$work/err") =~ space|full ]] || fail "append on a full disk: $(cat "$work/err")"
+        [[ $(tail -n 1 "$work/err") =~ space|full ]] ||
+            fail "append on a full disk: $(cat "$work/err")"
         "$bin/cfs-repl" journal verify --data-dir "$work/tight/site" >/dev/null ||
             fail "a full disk damaged the journal"
         say "append on a full disk: exit 74: $(tail -n 1 "$work/err" | sed "s|$work|DIR|g")"

@@ -10,8 +10,10 @@ e2e_begin kill_storm
 seed=${CFSR_SEED:-$((SRANDOM % 30000))}
 RANDOM=$seed
 say "seed $seed"
-site a 1
-site b 2
+small=() # each start after a kill looks through a whole segment
+((slow == 1)) || small=(--lanes 4 --segment-bytes 2MiB)
+site a 1 "${small[@]}"
+site b 2 "${small[@]}"
 append a $((100000 / slow)) 1 60
 
 start_a() { serve a --peer "$(peer b)" --core-count 2; }

@@ -3,7 +3,7 @@
 # lib.sh - what the end-to-end tests share: a scratch folder, sites, daemons, waiting, comparing.
 #
 # A script sources this file and calls e2e_begin NAME. CFSR_BIN names the folder of the programs.
-# Every daemon belongs to the script that started it and ends with it; nothing is ever killed by name.
+# Every daemon belongs to the script that started it and ends with it; nothing is killed by name.
 # CFSR_SLOW (default 1) multiplies every limit: sanitizer builds set it.
 set -euo pipefail
 
@@ -44,6 +44,12 @@ e2e_end() {
         kill -CONT "$pid" 2>/dev/null || true
     done
     wait 2>/dev/null || true
+    # A daemon that a sanitizer ended before its SIGKILL came would go unnoticed.
+    if ((status == 0)) && grep -qE 'WARNING: ThreadSanitizer|assertion' "$work"/*.log \
+        2>/dev/null; then
+        grep -E -A 12 -m 1 'WARNING: ThreadSanitizer|assertion' "$work"/*.log >&2
+        status=1
+    fi
     for ((i = ${#mounts[@]} - 1; i >= 0; i--)); do
         umount -l "${mounts[i]}" 2>/dev/null || true
     done
@@ -104,9 +110,10 @@ peer() {
 launch() {
     local name=$1
     shift
-    "${e2e_wrapper[@]}" "$bin/cfs-repl" serve --data-dir "$work/$name" --key-file "${site_key[$name]:-$work/key}" \
-        --listen "tcp://127.0.0.1:${site_port[$name]}" --reconnect-min 20ms --reconnect-max 500ms \
-        --status-interval-s 0 "$@" 2>>"$work/$name.log" &
+    "${e2e_wrapper[@]}" "$bin/cfs-repl" serve --data-dir "$work/$name" \
+        --key-file "${site_key[$name]:-$work/key}" \
+        --listen "tcp://127.0.0.1:${site_port[$name]}" \
+        --reconnect-min 20ms --reconnect-max 500ms --status-interval-s 0 "$@" 2>>"$work/$name.log" &
     site_pid[$name]=$!
 }
 e2e_wrapper=()
@@ -131,7 +138,7 @@ stop() {
     wait_pid "${site_pid[$name]}" $((12 * slow)) || fail "$name does not end after SIGTERM"
     wait "${site_pid[$name]}" || status=$?
     ((status == 0)) || fail "the daemon of $name ended with $status after SIGTERM"
-    ((SECONDS - began <= 11 * slow)) || fail "the daemon of $name took $((SECONDS - began)) s to end"
+    ((SECONDS - began <= 11 * slow)) || fail "$name took $((SECONDS - began)) s to end"
 }
 
 # crash NAME: SIGKILL.
@@ -238,7 +245,7 @@ append() { # NAME COUNT FIRST [NAME_BYTES]
         fail "append at $name: $(cat "$work/append.out")"
 }
 
-# producer NAME PAUSE: starts a producer that appends entries until it is killed; its pid is $producer_pid.
+# producer NAME PAUSE: starts a producer that appends until it is killed; sets producer_pid.
 producer() {
     local name=$1 pause=$2
     # The generator ends by SIGPIPE once the reader is gone.

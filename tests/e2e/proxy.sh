@@ -16,13 +16,14 @@ a_tar "$work/input.tar" $((slow > 1 ? 4 : 16))
 "$bin/cfs-repl" journal import --data-dir "$work/a" --tar "$work/input.tar" --with-data >/dev/null
 append b 20000 1000 60
 
-# Each site reaches the other through a proxy of its own; no compression, so that there is much to hit.
+# Each site reaches the other through its own proxy; no compression: there is much to hit.
 mapfile -t ports < <(free_ports 2)
 "$bin/cfsr-proxy" "$seed" "${ports[0]}" "${site_port[b]}" 1500000 2 >"$work/proxy-b.out" &
 proxy_b=$!
 "$bin/cfsr-proxy" $((seed + 1000)) "${ports[1]}" "${site_port[a]}" 700000 2 >"$work/proxy-a.out" &
 proxy_a=$!
-limits=(--compress none --window-bytes 1MiB --peer-timeout 2s --heartbeat-interval 100ms --dial-timeout 2s)
+limits=(--compress none --window-bytes 1MiB --peer-timeout 2s --heartbeat-interval 100ms
+    --dial-timeout 2s)
 serve a --peer "$(peer b "${ports[0]}")" "${limits[@]}"
 serve b --peer "$(peer a "${ports[1]}")" "${limits[@]}"
 

@@ -14,10 +14,11 @@ held() { "$bin/cfs-repl" inbox dump --data-dir "$work/$1" --json | wc -l; }
 # refused with the reason, both logs must name it.
 refused() {
     local dialer=$1 acceptor=$2 reason=$3
-    until_true 20 "$dialer FAULTED ($reason), is $(status "$dialer" '.links[0] | "\(.state) \(.reason)"')" \
+    until_true 20 "$dialer is FAULTED ($reason)" \
         status_is "$dialer" '.links[0] | "\(.state) \(.reason)"' "FAULTED $reason"
     status_is "$dialer" .overall FAULTED || fail "overall is $(status "$dialer" .overall)"
-    until_true 10 "the log of $dialer names $reason" log_has "$dialer" "event=link_faulted .*reason=$reason"
+    until_true 10 "the log of $dialer names $reason" \
+        log_has "$dialer" "event=link_faulted .*reason=$reason"
     until_true 10 "the log of $acceptor names $reason" \
         log_has "$acceptor" "event=connection_refused .*reason=$reason"
     (($(status "$acceptor" .counters.refused_in) > 0)) || fail "$acceptor does not count refusals"

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # replicate.sh - two sites send to each other at once while producers append: every codec, equal and
-# different core counts, both ack modes. Ends with equal digests, and SIGTERM ends each daemon with 0.
+# different core counts, both ack modes. Digests are equal in the end; SIGTERM ends daemons with 0.
 set -euo pipefail
 # shellcheck source=tests/e2e/lib.sh
 . "$(dirname "${BASH_SOURCE[0]}")/lib.sh"

@@ -133,8 +133,8 @@ Test(json_record, what_is_printed_parses_back_to_the_same_bytes)
 {
     static const char *const lines[] = {
         "{\"op\":\"SetXattr\",\"inode\":9,\"xattr_name\":\"user.a\",\"value_base64\":\"AP8=\"}",
-        "{\"op\":\"Rename\",\"inode\":9,\"parent\":1,\"name_base64\":\"/"
-        "w==\",\"new_parent\":2,\"new_name\":\"b\",\"link_id\":\"18446744073709551615\"}",
+        ("{\"op\":\"Rename\",\"inode\":9,\"parent\":1,\"name_base64\":\"/w==\","
+         "\"new_parent\":2,\"new_name\":\"b\",\"link_id\":\"18446744073709551615\"}"),
         "{\"op\":\"SetAttr\",\"inode\":\"18446744073709551614\",\"mtime_ns\":-5,\"uid\":0}",
         "{\"op\":\"Write\",\"inode\":4,\"payload_base64\":\"AQID\"}",
     };

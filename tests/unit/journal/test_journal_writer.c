@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "journal/recovery.h"
+#include "journal/segment.h"
 #include "journal/status_page.h"
 #include "support.h"
 #include <cfsrepl/reader.h>
@@ -161,6 +162,43 @@ Test(journal_writer, a_torn_tail_is_cut_and_never_comes_back)
     cr_assert(next.lsn >= site.segment_bytes);
     cr_assert(cfsr_journal_close(journal) == 0);
     cr_assert(count_entries(&site, 0, 0, 1) == 13);
+    test_site_remove(&site);
+}
+
+/* Recovery closes an empty segment behind the last record; the next one finds nothing but that
+ * segment. */
+Test(journal_writer, recovering_again_and_again_keeps_the_count_of_entries)
+{
+    static const uint8_t nothing[8192];
+    struct cfsr_site site;
+    struct cfsr_lane_state state;
+    struct cfsr_journal *journal;
+    uint64_t boundary;
+
+    test_site_make(&site, 1, 1);
+    journal = test_journal_open(&site);
+    for (uint64_t inode = 1; inode <= 3; inode++)
+        (void)test_append(journal, 0, inode, 40);
+    test_snapshot(&site);
+    cr_assert(cfsr_journal_close(journal) == 0);
+    test_restore(&site);
+    journal = test_journal_open(&site); /* cuts the tail, begins the next segment, and is killed */
+    boundary = cfsr_segment_first_lsn(&site, test_append(journal, 0, 4, 40).lsn);
+    cr_assert(boundary > 0);
+    test_snapshot(&site);
+    cr_assert(cfsr_journal_close(journal) == 0);
+    test_restore(&site);
+    test_write_at(&site, 0, boundary, nothing,
+                  sizeof nothing); /* its group never reached the disk */
+    for (unsigned i = 0; i < 3; i++) {
+        cr_assert(cfsr_journal_recover_lane(cfsr_fs_blocking(), &site, 0, false, false, &state) ==
+                      0,
+                  "%s", cfsr_error_message());
+        cr_expect(state.entries == 3, "recovery %u counts %llu entries", i,
+                  (unsigned long long)state.entries);
+        cr_expect(state.next_seq[0] == 4);
+        cfsr_lane_state_fini(&state);
+    }
     test_site_remove(&site);
 }
 

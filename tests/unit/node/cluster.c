@@ -18,22 +18,24 @@
 #include "journal/digest.h"
 #include "node/internal.h"
 
-#define WALL_US  1700000000000000ull
-#define SECOND   1000000000ull
-#define SHARDS   16
-#define SECRET   "000102030405060708090a0b0c0d0e0f101112131415161718191a1b1c1d1e1f"
+#define WALL_US 1700000000000000ull
+#define SECOND  1000000000ull
+#define SHARDS  16
+#define SECRET  "000102030405060708090a0b0c0d0e0f101112131415161718191a1b1c1d1e1f"
 
-#define CHECK(cluster, condition, ...) \
-    do { \
-        if (!(condition)) { \
-            fprintf(stderr, "seed %llu: ", (unsigned long long)(cluster)->config.seed); \
-            fprintf(stderr, __VA_ARGS__); \
-            fprintf(stderr, "\n"); \
-            cr_assert(false, "seed %llu: %s", (unsigned long long)(cluster)->config.seed, #condition); \
-        } \
+#define CHECK(cluster, condition, ...)                                                    \
+    do {                                                                                  \
+        if (!(condition)) {                                                               \
+            fprintf(stderr, "seed %llu: ", (unsigned long long)(cluster)->config.seed);   \
+            fprintf(stderr, __VA_ARGS__);                                                 \
+            fprintf(stderr, "\n");                                                        \
+            cr_assert(false, "seed %llu: %s", (unsigned long long)(cluster)->config.seed, \
+                      #condition);                                                        \
+        }                                                                                 \
     } while (0)
 
 /* Every case makes and drops whole sites: freed memory is better used again than watched. */
+const char *__asan_default_options(void);
 const char *__asan_default_options(void)
 {
     return "quarantine_size_mb=8:thread_local_quarantine_size_kb=64";
@@ -105,8 +107,11 @@ static struct cfsr_fs *make_disk(struct cluster *cluster, unsigned index)
 {
     struct cfsr_fs_sim_options options = {
         .seed = cluster->config.seed * 31 + index,
-        .capacity_bytes = cluster->config.disk_bytes[index] != 0 ? cluster->config.disk_bytes[index] : 4ull << 30,
-        .write_latency_us = cluster->config.disk_latency_us[index] != 0 ? cluster->config.disk_latency_us[index] : 100,
+        .capacity_bytes = cluster->config.disk_bytes[index] != 0 ? cluster->config.disk_bytes[index]
+                                                                 : 4ull << 30,
+        .write_latency_us = cluster->config.disk_latency_us[index] != 0
+                                ? cluster->config.disk_latency_us[index]
+                                : 100,
     };
     struct cfsr_fs *fs;
     cr_assert_eq(cfsr_fs_sim_create(&options, &fs), 0);
@@ -227,18 +232,23 @@ static void start_core(struct test_site *site, uint32_t number)
     };
     struct cfsr_inbox_state *state = calloc(1, sizeof *state);
 
-    cr_assert_eq(cfsr_transport_sim.group_create(&group, &site->group[number]), 0, "%s", cfsr_error_message());
+    cr_assert_eq(cfsr_transport_sim.group_create(&group, &site->group[number]), 0, "%s",
+                 cfsr_error_message());
     env.group = site->group[number];
     site->options.core = number;
     site->options.cores = site->cores;
-    cr_assert_eq(cfsr_node_core_create(&site->options, &env, cluster->now_us * 1000, &site->core[number]), 0);
+    cr_assert_eq(
+        cfsr_node_core_create(&site->options, &env, cluster->now_us * 1000, &site->core[number]),
+        0);
     for (uint32_t lane = 0; lane < site->site.lanes; lane++) {
         if ((cfsr_node_core_lane_mask(site->core[number]) >> lane & 1) == 0)
             continue;
         memset(state, 0, sizeof *state);
-        cr_assert_eq(cfsr_inbox_recover_lane(site->fs, &site->site, lane, false, state), 0, "seed %llu: %s",
-                     (unsigned long long)cluster->config.seed, cfsr_error_message());
-        cr_assert_eq(cfsr_node_core_add_lane(site->core[number], lane, state, cluster->now_us * 1000), 0);
+        cr_assert_eq(cfsr_inbox_recover_lane(site->fs, &site->site, lane, false, state), 0,
+                     "seed %llu: %s", (unsigned long long)cluster->config.seed,
+                     cfsr_error_message());
+        cr_assert_eq(
+            cfsr_node_core_add_lane(site->core[number], lane, state, cluster->now_us * 1000), 0);
     }
     free(state);
 }
@@ -255,7 +265,8 @@ void site_start(struct cluster *cluster, unsigned index)
     for (uint32_t number = 0; number < site->cores; number++)
         start_core(site, number);
     snprintf(endpoint, sizeof endpoint, "sim://host%u:7400", index + 1);
-    cr_assert_eq(cfsr_transport_sim.listen(endpoint, cluster->network, &site->listener), 0, "%s", cfsr_error_message());
+    cr_assert_eq(cfsr_transport_sim.listen(endpoint, cluster->network, &site->listener), 0, "%s",
+                 cfsr_error_message());
     site->up = true;
     site_publish(cluster, index);
 }
@@ -295,7 +306,8 @@ void site_stop(struct cluster *cluster, unsigned index)
     site->up = false;
 }
 
-/* A core lost in a power cut: nothing it waits for comes any more, and nothing is said to anybody. */
+/* A core lost in a power cut: nothing it waits for comes any more, and nothing is said to anybody.
+ */
 static void bury_core(struct cfsr_node_core *core)
 {
     core->ops_busy = core->jobs_busy = 0;
@@ -380,8 +392,10 @@ static int copy_entry(void *user, const struct cfsr_dir_entry *entry)
         cr_assert_eq(copying->from->ops->list(copying->from, path, copy_entry, &below), 0);
     } else {
         cr_assert_eq(cfsr_file_open(copying->from, path, CFSR_OPEN_READ, &in), 0);
-        cr_assert_eq(cfsr_file_open(copying->to, path, CFSR_OPEN_WRITE | CFSR_OPEN_CREATE, &out), 0);
-        for (uint64_t at = 0; (got = cfsr_file_pread(in, bytes, sizeof bytes, at)) > 0; at += (uint64_t)got)
+        cr_assert_eq(cfsr_file_open(copying->to, path, CFSR_OPEN_WRITE | CFSR_OPEN_CREATE, &out),
+                     0);
+        for (uint64_t at = 0; (got = cfsr_file_pread(in, bytes, sizeof bytes, at)) > 0;
+             at += (uint64_t)got)
             cr_assert_geq(cfsr_file_pwrite(out, bytes, (uint32_t)got, at, false), 0);
         cr_assert_eq(cfsr_file_sync(out), 0);
         cfsr_file_close(in);
@@ -408,7 +422,8 @@ void site_publish(struct cluster *cluster, unsigned index)
     struct test_site *site = &cluster->site[index];
 
     for (uint32_t lane = 0; site->up && lane < site->site.lanes; lane++)
-        cfsr_node_core_set_head(site->core[lane % site->cores], lane, origin_head(site->origin[lane]),
+        cfsr_node_core_set_head(site->core[lane % site->cores], lane,
+                                origin_head(site->origin[lane]),
                                 origin_entries(site->origin[lane]));
 }
 
@@ -418,15 +433,16 @@ void site_append(struct cluster *cluster, unsigned index, unsigned count, uint32
 
     for (unsigned i = 0; i < count; i++) {
         uint64_t random = cluster_random(cluster);
-        origin_append(site->origin[random % site->site.lanes], (uint32_t)(cluster_random(cluster) % (max_bytes + 1)),
-                      random >> 8);
+        origin_append(site->origin[random % site->site.lanes],
+                      (uint32_t)(cluster_random(cluster) % (max_bytes + 1)), random >> 8);
     }
     for (uint32_t lane = 0; lane < site->site.lanes; lane++)
         origin_commit(site->origin[lane]);
     site_publish(cluster, index);
 }
 
-void site_append_lane(struct cluster *cluster, unsigned index, uint32_t lane, unsigned count, uint32_t bytes)
+void site_append_lane(struct cluster *cluster, unsigned index, uint32_t lane, unsigned count,
+                      uint32_t bytes)
 {
     struct test_site *site = &cluster->site[index];
 
@@ -458,13 +474,16 @@ static unsigned turn_site(struct cluster *cluster, struct test_site *site)
 
     cfsr_fs_sim_advance(site->fs, cluster->now_us);
     work += cfsr_fs_poll(site->fs);
-    while (site->listener != NULL && cfsr_transport_sim.listener_accept(site->listener, cluster->now_us * 1000, &incoming,
-                                                                         &preamble) == 0) {
-        cfsr_node_core_accept(site->core[preamble.target_core % site->cores], incoming, cluster->now_us * 1000);
+    while (site->listener != NULL &&
+           cfsr_transport_sim.listener_accept(site->listener, cluster->now_us * 1000, &incoming,
+                                              &preamble) == 0) {
+        cfsr_node_core_accept(site->core[preamble.target_core % site->cores], incoming,
+                              cluster->now_us * 1000);
         work++;
     }
     for (uint32_t number = 0; number < site->cores; number++)
-        work += cfsr_node_core_tick(site->core[number], cluster->now_us * 1000, WALL_US + cluster->now_us);
+        work += cfsr_node_core_tick(site->core[number], cluster->now_us * 1000,
+                                    WALL_US + cluster->now_us);
     return work + site->job_count;
 }
 
@@ -500,7 +519,8 @@ void cluster_step(struct cluster *cluster)
         for (unsigned i = 0; i < cluster->config.sites; i++)
             if (cluster->site[i].up)
                 work += turn_site(cluster, &cluster->site[i]);
-        CHECK(cluster, ++rounds < 10000, "work without end at %llu us", (unsigned long long)cluster->now_us);
+        CHECK(cluster, ++rounds < 10000, "work without end at %llu us",
+              (unsigned long long)cluster->now_us);
     } while (work > 0);
     uint64_t due_us = next_due_us(cluster);
     if (due_us <= cluster->now_us) {
@@ -520,7 +540,8 @@ void cluster_run_us(struct cluster *cluster, uint64_t us)
 
 /* ---- questions ---- */
 
-bool cluster_link(struct cluster *cluster, unsigned from, unsigned to, struct cfsr_node_link_status *link_out)
+bool cluster_link(struct cluster *cluster, unsigned from, unsigned to,
+                  struct cfsr_node_link_status *link_out)
 {
     struct test_site *site = &cluster->site[from];
     static struct cfsr_node_status status;
@@ -576,16 +597,19 @@ uint64_t cluster_counter(const struct test_site *site, size_t offset)
 {
     uint64_t sum = 0;
     for (uint32_t number = 0; site->up && number < site->cores; number++)
-        sum += cfsr_counter_get((const cfsr_counter *)(const void *)((const uint8_t *)cfsr_node_core_counters(
-                                                                       site->core[number]) +
-                                                                   offset));
+        sum += cfsr_counter_get(
+            (const cfsr_counter *)(const void *)((const uint8_t *)cfsr_node_core_counters(
+                                                     site->core[number]) +
+                                                 offset));
     return sum;
 }
 
 /* Entries of the origin in the lane as a consumer reads them: ascending, none twice. */
-static uint64_t count_entries(struct cluster *cluster, struct test_site *at, uint64_t origin, uint32_t lane)
+static uint64_t count_entries(struct cluster *cluster, struct test_site *at, uint64_t origin,
+                              uint32_t lane)
 {
-    struct cfsr_inbox_options options = {.opts_size = sizeof options, .site_id = origin, .lane = lane};
+    struct cfsr_inbox_options options = {
+        .opts_size = sizeof options, .site_id = origin, .lane = lane};
     struct cfsr_inbox *inbox;
     struct cfsr_inbox_record record;
     uint64_t entries = 0, end_lsn = 0, seq[SHARDS] = {0};
@@ -594,7 +618,8 @@ static uint64_t count_entries(struct cluster *cluster, struct test_site *at, uin
     cr_assert_eq(rc, 0, "%s", cfsr_error_message());
     while ((rc = cfsr_inbox_next(inbox, 0, &record)) == 1) {
         CHECK(cluster, record.lsn >= end_lsn && record.seq == seq[record.shard_id] + 1,
-              "site %u lane %u lsn %llu: twice or out of order", at->index, lane, (unsigned long long)record.lsn);
+              "site %u lane %u lsn %llu: twice or out of order", at->index, lane,
+              (unsigned long long)record.lsn);
         end_lsn = record.end_lsn;
         seq[record.shard_id] = record.seq;
         entries++;
@@ -615,17 +640,22 @@ void cluster_assert_equal(struct cluster *cluster, unsigned from, unsigned at)
 
         if (head == 0)
             continue;
-        int rc = cfsr_journal_digest_lane(source->fs, &source->site, lane, 0, head, digest, &entries);
+        int rc = cfsr_journal_digest_lane(source->fs, &source->site, lane, 0, head, digest,
+                                          &entries);
         CHECK(cluster, rc == 0, "digest of the journal: %s", cfsr_error_message());
-        rc = cfsr_inbox_digest_lane(target->fs, &target->site, lane, source->site.site_id, UINT64_MAX, &found);
+        rc = cfsr_inbox_digest_lane(target->fs, &target->site, lane, source->site.site_id,
+                                    UINT64_MAX, &found);
         CHECK(cluster, rc == 0, "digest of the inbox: %s", cfsr_error_message());
-        CHECK(cluster, found.from_lsn == 0 && found.to_lsn == head && found.entries == entries &&
-                           entries == origin_entries(source->origin[lane]),
-              "lane %u of site %u at site %u: %llu-%llu of %llu, %llu of %llu entries", lane, from, at,
-              (unsigned long long)found.from_lsn, (unsigned long long)found.to_lsn, (unsigned long long)head,
-              (unsigned long long)found.entries, (unsigned long long)entries);
-        CHECK(cluster, memcmp(found.digest, digest, sizeof digest) == 0, "lane %u of site %u at site %u differs", lane,
-              from, at);
-        CHECK(cluster, count_entries(cluster, target, source->site.site_id, lane) == entries, "entries of lane %u", lane);
+        CHECK(cluster,
+              found.from_lsn == 0 && found.to_lsn == head && found.entries == entries &&
+                  entries == origin_entries(source->origin[lane]),
+              "lane %u of site %u at site %u: %llu-%llu of %llu, %llu of %llu entries", lane, from,
+              at, (unsigned long long)found.from_lsn, (unsigned long long)found.to_lsn,
+              (unsigned long long)head, (unsigned long long)found.entries,
+              (unsigned long long)entries);
+        CHECK(cluster, memcmp(found.digest, digest, sizeof digest) == 0,
+              "lane %u of site %u at site %u differs", lane, from, at);
+        CHECK(cluster, count_entries(cluster, target, source->site.site_id, lane) == entries,
+              "entries of lane %u", lane);
     }
 }

@@ -1,6 +1,6 @@
 /*
- * cluster.h - sites of node cores in one process and one thread, on simulated disks and a simulated network, under virtual time.
- * Everything follows from the seed.
+ * cluster.h - sites of node cores in one process and one thread, on simulated disks and a simulated
+ * network, under virtual time. Everything follows from the seed.
  */
 #ifndef CFSR_TESTS_NODE_CLUSTER_H
 #define CFSR_TESTS_NODE_CLUSTER_H
@@ -11,9 +11,9 @@
 #include "node/node.h"
 #include "origin.h"
 
-#define SITES_MAX 3
-#define CORES_MAX 8
-#define JOBS_MAX  1024
+#define SITES_MAX  3
+#define CORES_MAX  8
+#define JOBS_MAX   1024
 #define ALLOCS_MAX 4096
 
 struct cluster;
@@ -49,7 +49,7 @@ struct cluster_config {
     uint64_t disk_latency_us[SITES_MAX];
     uint64_t disk_bytes[SITES_MAX]; /* 0: plenty */
     uint64_t window_bytes;          /* 0: 2 MiB */
-    bool one_way;                   /* only site 0 has peers to send to; the others know it all the same */
+    bool one_way; /* only site 0 has peers to send to; the others know it all the same */
 };
 
 struct cluster {
@@ -74,17 +74,21 @@ void site_crash(struct cluster *cluster, unsigned index, enum cfsr_persistence m
 /* Copies the whole disk of a site (it is down); the copy is of the same size and latency. */
 struct cfsr_fs *site_copy_disk(struct cluster *cluster, unsigned index);
 
-/* Appends count entries of up to max_bytes to random lanes and commits; tells the daemon's cores. */
+/* Appends count entries of up to max_bytes to random lanes and commits; tells the daemon's cores.
+ */
 void site_append(struct cluster *cluster, unsigned index, unsigned count, uint32_t max_bytes);
-void site_append_lane(struct cluster *cluster, unsigned index, uint32_t lane, unsigned count, uint32_t bytes);
+void site_append_lane(struct cluster *cluster, unsigned index, uint32_t lane, unsigned count,
+                      uint32_t bytes);
 void site_publish(struct cluster *cluster, unsigned index);
 
 void cluster_step(struct cluster *cluster);
 void cluster_run_us(struct cluster *cluster, uint64_t us);
 /* Runs until every live link is caught up, at most so long; false: it is not. */
 bool cluster_run_until_equal(struct cluster *cluster, uint64_t limit_us);
-/* Status of the link of site `from` to site `to` (of the core that has it); false if there is none. */
-bool cluster_link(struct cluster *cluster, unsigned from, unsigned to, struct cfsr_node_link_status *link_out);
+/* Status of the link of site `from` to site `to` (of the core that has it); false if there is none.
+ */
+bool cluster_link(struct cluster *cluster, unsigned from, unsigned to,
+                  struct cfsr_node_link_status *link_out);
 uint64_t cluster_counter(const struct test_site *site, size_t offset);
 #define COUNTER(cluster, index, name) \
     cluster_counter(&(cluster)->site[index], offsetof(struct cfsr_node_counters, name))

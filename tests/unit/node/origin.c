@@ -42,8 +42,11 @@ struct origin *origin_open(struct cfsr_fs *fs, const struct cfsr_site *site, uin
     cr_assert_eq(rc, 0, "%s", cfsr_error_message());
     bool resumes = state.end_lsn % site->segment_bytes != 0;
     if (resumes)
-        cr_assert_eq(cfsr_lane_file_resume(&origin->files, state.end_lsn, block), 0, "%s", cfsr_error_message());
-    cr_assert_eq(cfsr_group_init(&origin->group, site, lane, GROUP_BYTES, &state, resumes ? block : NULL), 0);
+        cr_assert_eq(cfsr_lane_file_resume(&origin->files, state.end_lsn, block), 0, "%s",
+                     cfsr_error_message());
+    cr_assert_eq(
+        cfsr_group_init(&origin->group, site, lane, GROUP_BYTES, &state, resumes ? block : NULL),
+        0);
     origin->head = state.end_lsn;
     origin->entries = state.entries;
     origin->lowest = state.first_lsn;
@@ -84,7 +87,8 @@ static void make_way(struct origin *origin, int answer)
     origin_commit(origin);
     if (answer != CFSR_GROUP_NEED_SEGMENT)
         return;
-    cr_assert_eq(cfsr_lane_file_rotate(&origin->files, cfsr_group_end_lsn(&origin->group), origin->stamp_us, &stalled),
+    cr_assert_eq(cfsr_lane_file_rotate(&origin->files, cfsr_group_end_lsn(&origin->group),
+                                       origin->stamp_us, &stalled),
                  0, "%s", cfsr_error_message());
     cfsr_group_segment_opened(&origin->group);
 }
@@ -93,7 +97,8 @@ void origin_mark(struct origin *origin)
 {
     int answer;
 
-    while ((answer = cfsr_group_stage_mark(&origin->group, ++origin->stamp_us, 0)) != CFSR_GROUP_STAGED) {
+    while ((answer = cfsr_group_stage_mark(&origin->group, ++origin->stamp_us, 0)) !=
+           CFSR_GROUP_STAGED) {
         cr_assert_geq(answer, 0);
         make_way(origin, answer);
     }
@@ -106,8 +111,11 @@ void origin_append(struct origin *origin, uint32_t payload_bytes, uint64_t salt)
     uint32_t shard = origin->lane + site->lanes * (uint32_t)(salt % (site->shards / site->lanes));
     struct cfsr_entry_position position;
     struct cfsr_entry entry = {
-        .inode = salt, .op = (uint8_t)(salt % CFSR_OP_COUNT), .flags = CFSR_ENTRY_OPAQUE,
-        .payload = origin->payload, .payload_bytes = payload_bytes,
+        .inode = salt,
+        .op = (uint8_t)(salt % CFSR_OP_COUNT),
+        .flags = CFSR_ENTRY_OPAQUE,
+        .payload = origin->payload,
+        .payload_bytes = payload_bytes,
     };
     int answer;
 
@@ -117,7 +125,8 @@ void origin_append(struct origin *origin, uint32_t payload_bytes, uint64_t salt)
         salt = salt * 6364136223846793005ull + 1442695040888963407ull;
         cfsr_store_le64(origin->payload + i, salt);
     }
-    while ((answer = cfsr_group_stage(&origin->group, &entry, shard, ++origin->stamp_us, &position)) != CFSR_GROUP_STAGED) {
+    while ((answer = cfsr_group_stage(&origin->group, &entry, shard, ++origin->stamp_us,
+                                      &position)) != CFSR_GROUP_STAGED) {
         cr_assert_geq(answer, 0, "stage: %d", answer);
         make_way(origin, answer);
     }
@@ -128,9 +137,16 @@ void origin_recycle_lowest(struct origin *origin)
     bool reused;
 
     cr_assert_lt(origin->lowest + origin->site->segment_bytes, origin->head);
-    cr_assert_eq(cfsr_lane_file_recycle(&origin->files, origin->lowest, &reused), 0, "%s", cfsr_error_message());
+    cr_assert_eq(cfsr_lane_file_recycle(&origin->files, origin->lowest, &reused), 0, "%s",
+                 cfsr_error_message());
     origin->lowest += origin->site->segment_bytes;
 }
 
-uint64_t origin_head(const struct origin *origin) { return origin->head; }
-uint64_t origin_entries(const struct origin *origin) { return origin->entries; }
+uint64_t origin_head(const struct origin *origin)
+{
+    return origin->head;
+}
+uint64_t origin_entries(const struct origin *origin)
+{
+    return origin->entries;
+}

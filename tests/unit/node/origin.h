@@ -1,6 +1,6 @@
 /*
- * origin.h - the local service of a simulated site: appends to one lane of its journal, with the real group, segment and recovery code, in
- * one thread.
+ * origin.h - the local service of a simulated site: appends to one lane of its journal, with the
+ * real group, segment and recovery code, in one thread.
  */
 #ifndef CFSR_TESTS_NODE_ORIGIN_H
 #define CFSR_TESTS_NODE_ORIGIN_H

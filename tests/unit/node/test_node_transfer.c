@@ -67,14 +67,17 @@ Test(node_transfer, core_counts_may_differ)
     static const uint32_t cores[][2] = {{1, 2}, {2, 1}, {2, 4}, {4, 2}, {4, 1}, {1, 4}};
 
     for (unsigned i = 0; i < sizeof cores / sizeof cores[0]; i++) {
-        cluster_make(&c, &(struct cluster_config){
-                             .seed = 5 + i, .sites = 2, .lanes = 8, .cores = {cores[i][0], cores[i][1]}});
+        cluster_make(
+            &c, &(struct cluster_config){
+                    .seed = 5 + i, .sites = 2, .lanes = 8, .cores = {cores[i][0], cores[i][1]}});
         site_append(&c, 0, 300, 4000);
         site_append(&c, 1, 300, 4000);
-        cr_assert(cluster_run_until_equal(&c, 20 * SECONDS), "%u and %u cores", cores[i][0], cores[i][1]);
+        cr_assert(cluster_run_until_equal(&c, 20 * SECONDS), "%u and %u cores", cores[i][0],
+                  cores[i][1]);
         cr_assert_leq(COUNTER(&c, 0, connects), cores[i][0] * (1 + cores[i][1]));
         cr_assert_leq(COUNTER(&c, 1, connects), cores[i][1] * (1 + cores[i][0]));
-        cr_assert_eq(COUNTER(&c, 0, refused_out) + COUNTER(&c, 1, refused_out), 0, "another core is no refusal");
+        cr_assert_eq(COUNTER(&c, 0, refused_out) + COUNTER(&c, 1, refused_out), 0,
+                     "another core is no refusal");
         cluster_assert_equal(&c, 0, 1);
         cluster_assert_equal(&c, 1, 0);
         cluster_remove(&c);
@@ -140,11 +143,13 @@ Test(node_transfer, an_idle_pair_sleeps_between_heartbeats)
     c.spins = 0;
     cluster_run_us(&c, 60 * SECONDS);
     cr_assert_leq(c.spins, 2, "%llu turns with nothing to do", (unsigned long long)c.spins);
-    cr_assert_lt(c.steps - steps, 60 * 60, "%llu steps in 60 s", (unsigned long long)(c.steps - steps));
+    cr_assert_lt(c.steps - steps, 60 * 60, "%llu steps in 60 s",
+                 (unsigned long long)(c.steps - steps));
     struct cfsr_node_link_status link;
     cr_assert(cluster_link(&c, 0, 1, &link));
     cr_assert_eq(link.counters.connects, 1);
-    cr_assert(link.rtt_us >= 200 && link.rtt_us < 10000, "rtt %llu us", (unsigned long long)link.rtt_us);
+    cr_assert(link.rtt_us >= 200 && link.rtt_us < 10000, "rtt %llu us",
+              (unsigned long long)link.rtt_us);
     cr_assert(link.clock_offset_us > -5000 && link.clock_offset_us < 5000);
     cluster_remove(&c);
 }

@@ -1,5 +1,6 @@
 /*
- * test_receiver.c - the incoming half alone: events in, actions out. The peer is a bare session of site 1 that dials.
+ * test_receiver.c - the incoming half alone: events in, actions out. The peer is a bare session of
+ * site 1 that dials.
  */
 #include <criterion/criterion.h>
 #include <string.h>
@@ -26,7 +27,8 @@ static bool is_known(void *user, uint64_t site_id)
     return site_id == 1;
 }
 
-static int cursor(void *user, uint64_t site_id, const struct cfsr_uuid *journal, uint32_t lane, struct cfsr_hello_lane *lane_out)
+static int cursor(void *user, uint64_t site_id, const struct cfsr_uuid *journal, uint32_t lane,
+                  struct cfsr_hello_lane *lane_out)
 {
     cr_assert_eq(user, &staged);
     cr_assert_eq(site_id, 1);
@@ -58,7 +60,10 @@ static void init_receiver(uint8_t nonce_byte)
     uint8_t nonce[32];
     struct cfsr_receiver_options options = {
         .local = &b.local,
-        .env = {.user = &staged, .is_known_site = is_known, .cursor = cursor, .journal_of = journal_of},
+        .env = {.user = &staged,
+                .is_known_site = is_known,
+                .cursor = cursor,
+                .journal_of = journal_of},
         .owned_mask = 0xff,
         .hello_timeout_ns = 3 * SEC,
         .idle_timeout_ns = 10 * SEC,
@@ -102,7 +107,8 @@ static const struct cfsr_action *action_of(enum cfsr_action_type type)
 
 static void expect_close(int reason)
 {
-    cr_assert_eq(action_of(CFSR_ACTION_CLOSE)->reason, reason, "%s", cfsr_error_name(action_of(CFSR_ACTION_CLOSE)->reason));
+    cr_assert_eq(action_of(CFSR_ACTION_CLOSE)->reason, reason, "%s",
+                 cfsr_error_name(action_of(CFSR_ACTION_CLOSE)->reason));
     cr_assert_eq(r.state, CFSR_RECEIVER_CLOSING);
     cr_assert_eq(r.last_reason, reason);
     cr_assert_eq(cfsr_receiver_next_deadline(&r), UINT64_MAX);
@@ -150,8 +156,14 @@ static void connect_peer(void)
 
 static struct cfsr_batch_header batch_of(uint32_t lane, uint64_t from, uint64_t to)
 {
-    return (struct cfsr_batch_header){.lane = (uint16_t)lane, .site_id = 1, .journal = a.site.journal, .epoch = a.local.epoch,
-                                      .lsn_from = from, .lsn_to = to, .entry_count = 1, .original_bytes = 64,
+    return (struct cfsr_batch_header){.lane = (uint16_t)lane,
+                                      .site_id = 1,
+                                      .journal = a.site.journal,
+                                      .epoch = a.local.epoch,
+                                      .lsn_from = from,
+                                      .lsn_to = to,
+                                      .entry_count = 1,
+                                      .original_bytes = 64,
                                       .stored_bytes = 64};
 }
 
@@ -185,7 +197,8 @@ static void expect_refused(struct cfsr_batch_header batch, int reason)
 Test(receiver, hello_comes_first)
 {
     struct cfsr_heartbeat body = {.wall_us = WALL};
-    struct cfsr_link_header header = {.version = CFSR_WIRE_VERSION, .type = CFSR_FRAME_HEARTBEAT, .link_seq = 1};
+    struct cfsr_link_header header = {
+        .version = CFSR_WIRE_VERSION, .type = CFSR_FRAME_HEARTBEAT, .link_seq = 1};
     header.length_bytes = cfsr_heartbeat_store(&body, frame + CFSR_LINK_HEADER_BYTES);
     cfsr_link_header_store(&header, frame);
     deliver(frame);
@@ -199,11 +212,15 @@ Test(receiver, hello_comes_first)
 Test(receiver, a_batch_before_hello_is_refused)
 {
     struct cfsr_batch_header batch = batch_of(3, 0, 64), header;
-    struct cfsr_link_header link = {.version = CFSR_WIRE_VERSION, .type = CFSR_FRAME_BATCH, .link_seq = 1, .batch_seq = 1,
+    struct cfsr_link_header link = {.version = CFSR_WIRE_VERSION,
+                                    .type = CFSR_FRAME_BATCH,
+                                    .link_seq = 1,
+                                    .batch_seq = 1,
                                     .length_bytes = CFSR_BATCH_PREFIX_BYTES + 64};
     cfsr_batch_header_store(&batch, batch_frame + CFSR_LINK_HEADER_BYTES);
     out.count = 0;
-    cr_assert_eq(cfsr_receiver_admit(&r, now, &link, batch_frame, staged_lsn, &header, &out), CFSR_ADMIT_REFUSE);
+    cr_assert_eq(cfsr_receiver_admit(&r, now, &link, batch_frame, staged_lsn, &header, &out),
+                 CFSR_ADMIT_REFUSE);
     expect_close(-CFSR_E_BAD_FRAME);
 }
 
@@ -360,8 +377,14 @@ Test(receiver, batches_in_order_are_stored)
     cr_assert_eq(r.counters.duplicate_batches, 1);
 }
 
-Test(receiver, a_gap_is_refused) { expect_refused(batch_of(3, 8, 64), -CFSR_E_BAD_ORDER); }
-Test(receiver, a_lane_of_another_connection_is_refused) { expect_refused(batch_of(4, 0, 64), -CFSR_E_BAD_FRAME); }
+Test(receiver, a_gap_is_refused)
+{
+    expect_refused(batch_of(3, 8, 64), -CFSR_E_BAD_ORDER);
+}
+Test(receiver, a_lane_of_another_connection_is_refused)
+{
+    expect_refused(batch_of(4, 0, 64), -CFSR_E_BAD_FRAME);
+}
 
 Test(receiver, another_origin_is_refused)
 {
@@ -403,7 +426,8 @@ Test(receiver, a_replayed_batch_is_refused)
     struct cfsr_batch_header header;
     connect_peer();
     cr_assert_eq(admit_batch(batch_of(3, 0, 64), 64), CFSR_ADMIT_STORE);
-    cr_assert_eq(cfsr_receiver_admit(&r, now, &batch_link, batch_frame, staged_lsn, &header, &out), CFSR_ADMIT_REFUSE);
+    cr_assert_eq(cfsr_receiver_admit(&r, now, &batch_link, batch_frame, staged_lsn, &header, &out),
+                 CFSR_ADMIT_REFUSE);
     expect_close(-CFSR_E_REPLAYED);
 }
 
@@ -428,7 +452,9 @@ static struct cfsr_ack ack_sent(void)
     cr_assert_eq(cfsr_link_header_load(sent->frame, &header), 0);
     cr_assert_eq(header.type, CFSR_FRAME_ACK);
     cr_assert_eq(cfsr_session_open(&dial, &header, sent->frame), 0);
-    cr_assert_eq(cfsr_ack_load((const uint8_t *)sent->frame + CFSR_LINK_HEADER_BYTES, header.length_bytes, &ack), 0);
+    cr_assert_eq(cfsr_ack_load((const uint8_t *)sent->frame + CFSR_LINK_HEADER_BYTES,
+                               header.length_bytes, &ack),
+                 0);
     return ack;
 }
 
@@ -439,7 +465,9 @@ static void hear(void) /* the dialer reads the answer to its heartbeat */
     const struct cfsr_action *sent = action_of(CFSR_ACTION_SEND_FRAME);
     cr_assert_eq(cfsr_link_header_load(sent->frame, &header), 0);
     cr_assert_eq(cfsr_session_open(&dial, &header, sent->frame), 0);
-    cr_assert_eq(cfsr_heartbeat_load((const uint8_t *)sent->frame + CFSR_LINK_HEADER_BYTES, header.length_bytes, &body), 0);
+    cr_assert_eq(cfsr_heartbeat_load((const uint8_t *)sent->frame + CFSR_LINK_HEADER_BYTES,
+                                     header.length_bytes, &body),
+                 0);
     cr_assert_eq(body.echo_wall_us, WALL + 700);
 }
 
@@ -453,9 +481,11 @@ Test(receiver, acks_leave_only_when_the_peer_has_proven_itself)
     beat();
     hear();
     out.count = 0;
-    cr_assert(cfsr_receiver_flush_acks(&r, now, 0, &out), "what became durable meanwhile is not forgotten");
+    cr_assert(cfsr_receiver_flush_acks(&r, now, 0, &out),
+              "what became durable meanwhile is not forgotten");
     struct cfsr_ack ack = ack_sent();
-    cr_assert(ack.count == 1 && ack.lane[0].lane == 3 && ack.lane[0].durable_lsn == 64 && ack.lane[0].entries == 6);
+    cr_assert(ack.count == 1 && ack.lane[0].lane == 3 && ack.lane[0].durable_lsn == 64 &&
+              ack.lane[0].entries == 6);
     cr_assert_eq(ack.lane[0].applied_lsn, UINT64_MAX, "unknown is said as unknown");
 }
 
@@ -509,7 +539,9 @@ Test(receiver, heartbeats_tell_where_the_origin_ends)
     struct cfsr_heartbeat body;
     const struct cfsr_action *sent = action_of(CFSR_ACTION_SEND_FRAME);
     cr_assert_eq(cfsr_link_header_load(sent->frame, &header), 0);
-    cr_assert_eq(cfsr_heartbeat_load((const uint8_t *)sent->frame + CFSR_LINK_HEADER_BYTES, header.length_bytes, &body), 0);
+    cr_assert_eq(cfsr_heartbeat_load((const uint8_t *)sent->frame + CFSR_LINK_HEADER_BYTES,
+                                     header.length_bytes, &body),
+                 0);
     cr_assert_eq(body.echo_wall_us, 0, "an old echo would pass for a long round trip");
 }
 

@@ -1,5 +1,6 @@
 /*
- * test_sender.c - the outgoing half alone: events in, actions out. The peer is a bare session of site 2.
+ * test_sender.c - the outgoing half alone: events in, actions out. The peer is a bare session of
+ * site 2.
  */
 #include <criterion/criterion.h>
 #include <errno.h>
@@ -71,7 +72,8 @@ static const struct cfsr_action *action_of(enum cfsr_action_type type)
 
 static void expect_close(int reason)
 {
-    cr_assert_eq(action_of(CFSR_ACTION_CLOSE)->reason, reason, "%s", cfsr_error_name(action_of(CFSR_ACTION_CLOSE)->reason));
+    cr_assert_eq(action_of(CFSR_ACTION_CLOSE)->reason, reason, "%s",
+                 cfsr_error_name(action_of(CFSR_ACTION_CLOSE)->reason));
     cr_assert_eq(s.state, CFSR_SENDER_CLOSING);
 }
 
@@ -133,13 +135,16 @@ static void connect_peer(void)
     open_from_peer();
 }
 
-static void head(uint32_t lane, uint64_t lsn) { cfsr_sender_on_head(&s, now, lane, lsn, lsn / 10); }
+static void head(uint32_t lane, uint64_t lsn)
+{
+    cfsr_sender_on_head(&s, now, lane, lsn, lsn / 10);
+}
 
 static void ack(uint32_t lane, uint64_t lsn, uint8_t backpressure)
 {
     struct cfsr_ack body = {.backpressure_pct = backpressure, .count = lane == UINT32_MAX ? 0 : 1};
-    body.lane[0] = (struct cfsr_ack_lane){.lane = (uint16_t)lane, .durable_lsn = lsn, .applied_lsn = UINT64_MAX,
-                                          .entries = lsn / 10};
+    body.lane[0] = (struct cfsr_ack_lane){
+        .lane = (uint16_t)lane, .durable_lsn = lsn, .applied_lsn = UINT64_MAX, .entries = lsn / 10};
     uint32_t len = cfsr_ack_store(&body, frame + CFSR_LINK_HEADER_BYTES);
     deliver(cfsr_session_seal(&answer, CFSR_FRAME_ACK, 0, frame, len));
 }
@@ -151,14 +156,21 @@ static void goodbye(int32_t reason)
     deliver(cfsr_session_seal(&answer, CFSR_FRAME_GOODBYE, 0, frame, len));
 }
 
-static bool next(bool idle, uint32_t *lane, uint64_t *from) { return cfsr_sender_next(&s, now, idle, 0, lane, from); }
+static bool next(bool idle, uint32_t *lane, uint64_t *from)
+{
+    return cfsr_sender_next(&s, now, idle, 0, lane, from);
+}
 
-static void closed(int reason) { cfsr_sender_on_closed(&s, now, reason, 0); }
+static void closed(int reason)
+{
+    cfsr_sender_on_closed(&s, now, reason, 0);
+}
 
 static const char *reason_of(enum cfsr_link_state expected)
 {
     const char *reason;
-    cr_assert_str_eq(cfsr_link_state_name(cfsr_sender_link_state(&s, &reason)), cfsr_link_state_name(expected));
+    cr_assert_str_eq(cfsr_link_state_name(cfsr_sender_link_state(&s, &reason)),
+                     cfsr_link_state_name(expected));
     return reason;
 }
 
@@ -166,7 +178,8 @@ static const char *reason_of(enum cfsr_link_state expected)
 
 Test(sender, back_off_doubles_to_its_maximum_with_jitter)
 {
-    static const uint64_t full[] = {100 * MS, 200 * MS, 400 * MS, 800 * MS, 1600 * MS, 2 * SEC, 2 * SEC, 2 * SEC};
+    static const uint64_t full[] = {100 * MS,  200 * MS, 400 * MS, 800 * MS,
+                                    1600 * MS, 2 * SEC,  2 * SEC,  2 * SEC};
     for (unsigned i = 0; i < sizeof full / sizeof full[0]; i++) {
         now = s.retry_at_ns > now ? s.retry_at_ns : now;
         cr_assert_eq(cfsr_sender_next_deadline(&s), s.retry_at_ns);
@@ -267,7 +280,8 @@ Test(sender, another_core_is_no_failure)
     dial_peer();
     answer_hello();
     closed(0);
-    cr_assert_gt(s.retry_at_ns, now, "but not for ever: a confused peer is not dialled without a pause");
+    cr_assert_gt(s.retry_at_ns, now,
+                 "but not for ever: a confused peer is not dialled without a pause");
 }
 
 /* ---- where the peer stands ---- */
@@ -277,7 +291,8 @@ static void check_lane_3(int rc, uint64_t lsn, uint32_t crc, uint64_t end_lsn)
     head(3, 500);
     reply.lane[3].cursor = 400;
     reply.lane[3].entries = 40;
-    reply.lane[3].last = (struct cfsr_record_stamp){.lsn = 304, .seq = 5, .timestamp_us = 6, .crc = 7};
+    reply.lane[3].last = (struct cfsr_record_stamp){
+        .lsn = 304, .seq = 5, .timestamp_us = 6, .crc = 7};
     dial_peer();
     answer_hello();
     cr_assert_eq(count_of(CFSR_ACTION_CHECK_STAMP), 1);
@@ -310,9 +325,21 @@ static void expect_fork(uint64_t lsn)
     cr_assert_str_eq(reason_of(CFSR_LINK_FAULTED), "journal_forked");
 }
 
-Test(sender, another_crc_is_a_fork) { check_lane_3(0, 304, 8, 400); expect_fork(304); }
-Test(sender, another_end_is_a_fork) { check_lane_3(0, 304, 7, 408); expect_fork(304); }
-Test(sender, bytes_that_are_no_record_are_a_fork) { check_lane_3(-CFSR_E_FORMAT, 304, 7, 400); expect_fork(304); }
+Test(sender, another_crc_is_a_fork)
+{
+    check_lane_3(0, 304, 8, 400);
+    expect_fork(304);
+}
+Test(sender, another_end_is_a_fork)
+{
+    check_lane_3(0, 304, 7, 408);
+    expect_fork(304);
+}
+Test(sender, bytes_that_are_no_record_are_a_fork)
+{
+    check_lane_3(-CFSR_E_FORMAT, 304, 7, 400);
+    expect_fork(304);
+}
 
 Test(sender, a_range_that_is_gone_needs_a_bootstrap)
 {
@@ -348,7 +375,8 @@ Test(sender, a_stamp_that_is_not_below_the_cursor_is_a_fork)
     reply.lane[3].last.lsn = 400;
     dial_peer();
     answer_hello();
-    cr_assert_eq(count_of(CFSR_ACTION_CHECK_STAMP), 0, "no file is looked for by a number the peer made up");
+    cr_assert_eq(count_of(CFSR_ACTION_CHECK_STAMP), 0,
+                 "no file is looked for by a number the peer made up");
     expect_fork(400);
 }
 
@@ -588,7 +616,8 @@ Test(sender, a_silent_peer_times_out_even_when_nothing_can_be_sent)
         cr_assert_leq(cfsr_sender_next_deadline(&s), now);
         cfsr_sender_tick_blocked(&s, now, &out);
         cr_assert_eq(out.count, 0);
-        cr_assert_gt(cfsr_sender_next_deadline(&s), now, "no heartbeat is owed for the one left out");
+        cr_assert_gt(cfsr_sender_next_deadline(&s), now,
+                     "no heartbeat is owed for the one left out");
     }
     now += SEC;
     cfsr_sender_tick_blocked(&s, now, &out);
@@ -608,9 +637,12 @@ Test(sender, heartbeats_tell_heads_and_measure_the_clock)
     const struct cfsr_action *sent = action_of(CFSR_ACTION_SEND_FRAME);
     cr_assert_eq(cfsr_link_header_load(sent->frame, &header), 0);
     cr_assert_eq(cfsr_session_open(&answer, &header, sent->frame), 0);
-    cr_assert_eq(cfsr_heartbeat_load((const uint8_t *)sent->frame + CFSR_LINK_HEADER_BYTES, header.length_bytes, &beat), 0);
+    cr_assert_eq(cfsr_heartbeat_load((const uint8_t *)sent->frame + CFSR_LINK_HEADER_BYTES,
+                                     header.length_bytes, &beat),
+                 0);
     cr_assert_eq(beat.count, 2);
-    cr_assert(beat.lane[0].lane == 3 && beat.lane[0].committed_lsn == 777 && beat.lane[0].entries == 77);
+    cr_assert(beat.lane[0].lane == 3 && beat.lane[0].committed_lsn == 777 &&
+              beat.lane[0].entries == 77);
     cr_assert_not(s.peer_clock_offset_valid);
 
     beat = (struct cfsr_heartbeat){.wall_us = WALL + 5000, .echo_wall_us = WALL - 400};
@@ -618,7 +650,8 @@ Test(sender, heartbeats_tell_heads_and_measure_the_clock)
     deliver(cfsr_session_seal(&answer, CFSR_FRAME_HEARTBEAT, 0, frame, len));
     cr_assert_eq(s.rtt_us, 400);
     cr_assert_eq(s.peer_clock_offset_us, 5200);
-    beat = (struct cfsr_heartbeat){.wall_us = WALL + 9000}; /* of its own accord: measures nothing */
+    beat = (struct cfsr_heartbeat){.wall_us = WALL +
+                                              9000}; /* of its own accord: measures nothing */
     len = cfsr_heartbeat_store(&beat, frame + CFSR_LINK_HEADER_BYTES);
     deliver(cfsr_session_seal(&answer, CFSR_FRAME_HEARTBEAT, 0, frame, len));
     cr_assert_eq(s.rtt_us, 400);
