@@ -2,7 +2,8 @@
  * admin.c - the admin socket (admin.h).
  *
  * Thread:     control thread.
- * Invariants: a client has one request being read or one answer being written, never both; everything is bounded.
+ * Invariants: a client has one request being read or one answer being written, never both;
+ * everything is bounded.
  */
 #include "control/admin.h"
 
@@ -45,8 +46,10 @@ static int fill_address(const char *path, struct sockaddr_un *address)
     memset(address, 0, sizeof *address);
     address->sun_family = AF_UNIX;
     if (strlen(path) >= sizeof address->sun_path)
-        return cfsr_fail(-CFSR_E_CONFIG, "admin socket path %s is too long (%zu characters at most): set --admin-socket",
-                         path, sizeof address->sun_path - 1);
+        return cfsr_fail(
+            -CFSR_E_CONFIG,
+            "admin socket path %s is too long (%zu characters at most): set --admin-socket", path,
+            sizeof address->sun_path - 1);
     memcpy(address->sun_path, path, strlen(path) + 1);
     return 0;
 }
@@ -67,7 +70,8 @@ static int remove_stale(const char *path, const struct sockaddr_un *address)
     return rc;
 }
 
-int cfsr_admin_create(const char *path, cfsr_admin_handler *handler, void *user, struct cfsr_admin **admin_out)
+int cfsr_admin_create(const char *path, cfsr_admin_handler *handler, void *user,
+                      struct cfsr_admin **admin_out)
 {
     struct sockaddr_un address;
     struct cfsr_admin *admin;
@@ -87,7 +91,8 @@ int cfsr_admin_create(const char *path, cfsr_admin_handler *handler, void *user,
     memcpy(admin->path, address.sun_path, sizeof admin->path);
     admin->listen_fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
     mode_t old = umask(0077);
-    if (admin->listen_fd < 0 || bind(admin->listen_fd, (struct sockaddr *)&address, sizeof address) < 0 ||
+    if (admin->listen_fd < 0 ||
+        bind(admin->listen_fd, (struct sockaddr *)&address, sizeof address) < 0 ||
         listen(admin->listen_fd, CFSR_ADMIN_CLIENTS_MAX) < 0)
         rc = cfsr_fail(-errno, "cannot listen on the admin socket %s", path);
     umask(old);
@@ -165,16 +170,17 @@ static void accept_client(struct cfsr_admin *admin, uint64_t now_ns)
     client->deadline_ns = UINT64_MAX; /* a watcher may keep its connection */
     if (!is_permitted(fd)) {
         cfsr_log(CFSR_LOG_WARN, "admin_refused", CFSR_S("reason", "peer credentials"));
-        answer_with(client, json_pack("{s:s,s:s}", "error", "permission", "message",
-                                      "only root and the daemon's own user may use the admin socket"),
+        answer_with(client,
+                    json_pack("{s:s,s:s}", "error", "permission", "message",
+                              "only root and the daemon's own user may use the admin socket"),
                     now_ns);
     }
 }
 
 static void write_answer(struct client *client)
 {
-    ssize_t n = send(client->fd, client->answer + client->answer_sent, client->answer_bytes - client->answer_sent,
-                     MSG_NOSIGNAL | MSG_DONTWAIT);
+    ssize_t n = send(client->fd, client->answer + client->answer_sent,
+                     client->answer_bytes - client->answer_sent, MSG_NOSIGNAL | MSG_DONTWAIT);
     if (n < 0 && (errno == EAGAIN || errno == EINTR))
         return;
     if (n < 0) {
@@ -191,7 +197,8 @@ static void write_answer(struct client *client)
         drop(client);
 }
 
-static void handle_line(struct cfsr_admin *admin, struct client *client, size_t len, uint64_t now_ns)
+static void handle_line(struct cfsr_admin *admin, struct client *client, size_t len,
+                        uint64_t now_ns)
 {
     json_error_t error;
     json_t *request = json_loadb(client->request, len, JSON_REJECT_DUPLICATES, &error);
@@ -200,7 +207,8 @@ static void handle_line(struct cfsr_admin *admin, struct client *client, size_t 
     if (json_is_object(request))
         answer = admin->handler(admin->user, request);
     else
-        answer = json_pack("{s:s,s:s}", "error", "format", "message", "a request is one JSON object on one line");
+        answer = json_pack("{s:s,s:s}", "error", "format", "message",
+                           "a request is one JSON object on one line");
     json_decref(request);
     client->request_bytes -= (uint32_t)len + 1;
     memmove(client->request, client->request + len + 1, client->request_bytes);
@@ -211,8 +219,8 @@ static void handle_line(struct cfsr_admin *admin, struct client *client, size_t 
 
 static void read_request(struct cfsr_admin *admin, struct client *client, uint64_t now_ns)
 {
-    ssize_t n = recv(client->fd, client->request + client->request_bytes, REQUEST_MAX_BYTES - client->request_bytes,
-                     MSG_DONTWAIT);
+    ssize_t n = recv(client->fd, client->request + client->request_bytes,
+                     REQUEST_MAX_BYTES - client->request_bytes, MSG_DONTWAIT);
     if (n < 0 && (errno == EAGAIN || errno == EINTR))
         return;
     if (n <= 0) {
@@ -248,7 +256,8 @@ static struct client *client_of(struct cfsr_admin *admin, int fd)
     return NULL;
 }
 
-void cfsr_admin_turn(struct cfsr_admin *admin, const struct pollfd *fds, unsigned count, uint64_t now_ns)
+void cfsr_admin_turn(struct cfsr_admin *admin, const struct pollfd *fds, unsigned count,
+                     uint64_t now_ns)
 {
     CFSR_ASSERT(count >= 1);
     for (unsigned i = 1; i < count; i++) {

@@ -1,9 +1,10 @@
 /*
  * cores.c - core threads (cores.h).
  *
- * Threads:    start, accept, report and stop on the control thread; everything named core_* on a core's own thread. They talk by mailbox; a report is
- *             written by the core while the control thread waits for its semaphore.
- * Invariants: a core's reactor, group and node are made, used and destroyed on its thread.
+ * Threads:    start, accept, report and stop on the control thread; everything named core_* on a
+ * core's own thread. They talk by mailbox; a report is written by the core while the control thread
+ * waits for its semaphore. Invariants: a core's reactor, group and node are made, used and
+ * destroyed on its thread.
  */
 #include "control/cores.h"
 
@@ -30,12 +31,14 @@
 /* One busy connection's receive ring: two maximal frames and room to read on; a power of two. */
 #define RECEIVE_RING_BYTES (4u << 20)
 /* Busy receivers at once, per core. */
-#define RECEIVE_RINGS 4u
+#define RECEIVE_RINGS     4u
 #define SEND_GATHER_BYTES (256u << 10)
-/* While a peer sends in bulk a core wakes for this many completions, or after this long: about one turn a MiB at 1 GB/s. */
+/* While a peer sends in bulk a core wakes for this many completions, or after this long: about one
+ * turn a MiB at 1 GB/s. */
 #define BULK_WAIT_COUNT 16u
 #define BULK_WAIT_NS    1000000u
-/* Jobs a core can have outstanding: a segment for each lane, an open for each stream, stamp checks of every link. */
+/* Jobs a core can have outstanding: a segment for each lane, an open for each stream, stamp checks
+ * of every link. */
 #define JOBS_PER_CORE 4096u
 
 struct core {
@@ -58,7 +61,7 @@ struct core {
     struct cfsr_ring_op wake_op;
     bool wake_armed;
     sem_t stands, reported;
-    _Atomic bool reporting; /* a report was asked for and not answered yet */
+    _Atomic bool reporting;           /* a report was asked for and not answered yet */
     struct cfsr_core_report *pending; /* written by the core while it reports */
 };
 
@@ -92,7 +95,8 @@ static void *core_take_memory(void *user, uint64_t len_bytes, uint16_t *buffer_i
     struct core *core = user;
     uint64_t take = cfsr_align_up(len_bytes, CFSR_SLOT_ALIGN);
 
-    CFSR_ASSERT(core->memory_used + take <= core->memory_bytes); /* cfsr_node_memory_bytes() is the sum */
+    CFSR_ASSERT(core->memory_used + take <=
+                core->memory_bytes); /* cfsr_node_memory_bytes() is the sum */
     void *memory = core->memory + core->memory_used;
     core->memory_used += take;
     *buffer_index_out = cfsr_reactor_buffer_index(core->reactor);
@@ -161,7 +165,8 @@ static uint64_t core_next_deadline(void *user)
 static bool core_may_sleep(void *user)
 {
     struct core *core = user;
-    /* Flag first, then look at the heads again: either we see the commit or its writer sees the flag. */
+    /* Flag first, then look at the heads again: either we see the commit or its writer sees the
+     * flag. */
     if (!core->lease_armed) {
         cfsr_status_page_lease_arm(core->cores->options.page, &core->lease);
         core->lease_armed = true;
@@ -213,8 +218,8 @@ static void fill_options(const struct core *core, struct cfsr_node_options *opti
         .batch_slots = config->batch_slots,
         .inbox_slots = config->inbox_slots,
         /*
-         * A peer may have as many cores as lanes, and a reconnect can overlap its predecessor; the rest is for connections that have not
-         * proven anything yet, whoever they are.
+         * A peer may have as many cores as lanes, and a reconnect can overlap its predecessor; the
+         * rest is for connections that have not proven anything yet, whoever they are.
          */
         .conns_max = config->peer_count * 2 + 64,
     };
@@ -234,7 +239,9 @@ static int core_create_reactor(struct core *core, const struct cfsr_node_options
 
     core->memory_bytes = cfsr_align_up(cfsr_node_memory_bytes(options), CFSR_SLOT_ALIGN);
     if (core->memory_bytes > UINT32_MAX - CFSR_SLOT_ALIGN)
-        return cfsr_fail(-CFSR_E_CONFIG, "core %u would need %llu bytes of buffers: lower --inbox-slots, --batch-slots or --read-buffers",
+        return cfsr_fail(-CFSR_E_CONFIG,
+                         "core %u would need %llu bytes of buffers: lower --inbox-slots, "
+                         "--batch-slots or --read-buffers",
                          core->index, (unsigned long long)core->memory_bytes);
     reactor.slot_bytes = (uint32_t)core->memory_bytes;
     rc = cfsr_reactor_create(&reactor, &core->reactor);
@@ -279,7 +286,8 @@ static int core_create_node(struct core *core, const struct cfsr_node_options *o
     rc = cfsr_node_core_create(options, &env, now_ns, &core->node);
     for (uint32_t lane = 0; rc == 0 && lane < options->site->lanes; lane++)
         if (cfsr_node_core_lane_mask(core->node) >> lane & 1)
-            rc = cfsr_node_core_add_lane(core->node, lane, &core->cores->options.inbox_state[lane], now_ns);
+            rc = cfsr_node_core_add_lane(core->node, lane, &core->cores->options.inbox_state[lane],
+                                         now_ns);
     return rc;
 }
 
@@ -293,7 +301,8 @@ static int core_create(struct core *core)
     if (rc == 0)
         rc = core_create_node(core, &options);
     if (rc == 0)
-        rc = cfsr_status_page_lease_take(core->cores->options.page, cfsr_node_core_lane_mask(core->node), &core->lease);
+        rc = cfsr_status_page_lease_take(core->cores->options.page,
+                                         cfsr_node_core_lane_mask(core->node), &core->lease);
     if (rc < 0)
         return rc;
     core->lease_taken = true;
@@ -367,10 +376,13 @@ static void core_report(const struct cfsr_message *message)
 
 /* ---- control thread ---- */
 
-void cfsr_cores_accept(struct cfsr_cores *cores, struct cfsr_incoming *incoming, const struct cfsr_preamble *preamble)
+void cfsr_cores_accept(struct cfsr_cores *cores, struct cfsr_incoming *incoming,
+                       const struct cfsr_preamble *preamble)
 {
-    struct core *core = &cores->core[preamble->target_core < cores->count ? preamble->target_core : 0];
-    struct cfsr_message message = {.run = core_accept, .object = incoming, .args = {(uintptr_t)core}};
+    struct core *core =
+        &cores->core[preamble->target_core < cores->count ? preamble->target_core : 0];
+    struct cfsr_message message = {
+        .run = core_accept, .object = incoming, .args = {(uintptr_t)core}};
 
     if (core->ended || !cfsr_reactor_post(core->reactor, &message))
         cfsr_transport_tcp.incoming_discard(incoming);
@@ -419,7 +431,10 @@ uint32_t cfsr_cores_report(struct cfsr_cores *cores, const struct cfsr_core_repo
     return cores->count;
 }
 
-uint64_t cfsr_cores_memory_bytes(const struct cfsr_cores *cores) { return cores->memory_bytes; }
+uint64_t cfsr_cores_memory_bytes(const struct cfsr_cores *cores)
+{
+    return cores->memory_bytes;
+}
 
 bool cfsr_cores_failed(const struct cfsr_cores *cores)
 {
@@ -438,13 +453,15 @@ static void fill_peers(struct cfsr_cores *cores)
         const struct cfsr_peer_config *from = &config->peer[i];
         peer->site_id = from->site_id;
         snprintf(peer->name, sizeof peer->name, "%s", from->name);
-        snprintf(peer->endpoint, sizeof peer->endpoint, "%.*s", (int)sizeof peer->endpoint - 1, from->endpoint);
+        snprintf(peer->endpoint, sizeof peer->endpoint, "%.*s", (int)sizeof peer->endpoint - 1,
+                 from->endpoint);
         peer->page_index = cfsr_status_page_find_peer(cores->options.page, from->site_id);
         for (uint32_t lane = 0; lane < CFSR_LANES_MAX; lane++)
             peer->acked_lsn[lane] = CFSR_LSN_UNKNOWN;
         for (uint32_t k = 0; k < cores->options.acks->peer_count; k++)
             if (cores->options.acks->peers[k].site_id == from->site_id)
-                memcpy(peer->acked_lsn, cores->options.acks->peers[k].acked, sizeof peer->acked_lsn);
+                memcpy(peer->acked_lsn, cores->options.acks->peers[k].acked,
+                       sizeof peer->acked_lsn);
     }
 }
 
@@ -492,8 +509,9 @@ int cfsr_cores_start(const struct cfsr_cores_options *options, struct cfsr_cores
     cores->count = options->config->core_count;
     cores->core = calloc(cores->count, sizeof *cores->core);
     cores->reports = calloc(cores->count, sizeof *cores->reports);
-    rc = cores->core == NULL || cores->reports == NULL ? -ENOMEM
-                                                       : cfsr_jobs_create(cores->count, JOBS_PER_CORE, &cores->jobs);
+    rc = cores->core == NULL || cores->reports == NULL
+             ? -ENOMEM
+             : cfsr_jobs_create(cores->count, JOBS_PER_CORE, &cores->jobs);
     if (rc == 0) {
         fill_peers(cores);
         cfsr_random_bytes(cores->session_id, sizeof cores->session_id);

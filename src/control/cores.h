@@ -1,5 +1,6 @@
 /*
- * cores.h - the core threads of the daemon: a reactor and a node core each, started together, drained together.
+ * cores.h - the core threads of the daemon: a reactor and a node core each, started together,
+ * drained together.
  */
 #ifndef CFSR_CONTROL_CORES_H
 #define CFSR_CONTROL_CORES_H
@@ -21,16 +22,20 @@ struct cfsr_cores_options {
     const struct cfsr_inbox_state *inbox_state; /* one a lane */
 };
 
-/* Starts every core and waits until all stand. On failure everything is stopped and the first core's message is set. Control thread. */
+/* Starts every core and waits until all stand. On failure everything is stopped and the first
+ * core's message is set. Control thread. */
 int cfsr_cores_start(const struct cfsr_cores_options *options, struct cfsr_cores **cores_out);
 /* Hands an accepted connection to the core its preamble hints at. */
-void cfsr_cores_accept(struct cfsr_cores *cores, struct cfsr_incoming *incoming, const struct cfsr_preamble *preamble);
-/* Copies every core's report (at most 1 s); reports live until the next call. Returns their number. */
+void cfsr_cores_accept(struct cfsr_cores *cores, struct cfsr_incoming *incoming,
+                       const struct cfsr_preamble *preamble);
+/* Copies every core's report (at most 1 s); reports live until the next call. Returns their number.
+ */
 uint32_t cfsr_cores_report(struct cfsr_cores *cores, const struct cfsr_core_report **reports_out);
 uint64_t cfsr_cores_memory_bytes(const struct cfsr_cores *cores);
 /* True if a core's thread ended by itself (its ring broke): the daemon must stop. */
 bool cfsr_cores_failed(const struct cfsr_cores *cores);
-/* GOODBYEs, pending writes, closes; at most limit_ms. 0, or -CFSR_E_TIMEOUT if a core had to be abandoned (its memory is left alone). */
+/* GOODBYEs, pending writes, closes; at most limit_ms. 0, or -CFSR_E_TIMEOUT if a core had to be
+ * abandoned (its memory is left alone). */
 int cfsr_cores_stop(struct cfsr_cores *cores, uint32_t limit_ms);
 
 #endif

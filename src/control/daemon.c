@@ -1,12 +1,14 @@
 /*
  * daemon.c - `cfs-repl serve`: start in order, the control thread's loop, an orderly end.
  *
- * Start:   site → daemon lock → keys → status page → journal (recovered here unless a writer lives) → inbox → listeners → cores → admin socket.
- * Loop:    poll over signals, listeners and the admin socket; once a second acks go to disk; status lines at their interval.
- * End:     SIGTERM or SIGINT: listeners close, cores drain (goodbyes, pending writes), acks stored; at most 10 s.
+ * Start:   site → daemon lock → keys → status page → journal (recovered here unless a writer lives)
+ * → inbox → listeners → cores → admin socket. Loop:    poll over signals, listeners and the admin
+ * socket; once a second acks go to disk; status lines at their interval. End:     SIGTERM or
+ * SIGINT: listeners close, cores drain (goodbyes, pending writes), acks stored; at most 10 s.
  *
  * Thread:     control thread (the caller's).
- * Invariants: anything that fails at start leaves no thread behind and one message that says what to do.
+ * Invariants: anything that fails at start leaves no thread behind and one message that says what
+ * to do.
  */
 #include "control/daemon.h"
 
@@ -32,10 +34,10 @@
 #include "journal/recovery.h"
 #include "security/keyring.h"
 
-#define DRAIN_LIMIT_MS    8000u
-#define ACKS_INTERVAL_NS  1000000000ull
-#define ACCEPTS_PER_TURN  64u
-#define POLL_FDS_MAX      (1 + CFSR_LISTENS_MAX + CFSR_ADMIN_CLIENTS_MAX + 1)
+#define DRAIN_LIMIT_MS   8000u
+#define ACKS_INTERVAL_NS 1000000000ull
+#define ACCEPTS_PER_TURN 64u
+#define POLL_FDS_MAX     (1 + CFSR_LISTENS_MAX + CFSR_ADMIN_CLIENTS_MAX + 1)
 
 struct daemon {
     const struct cfsr_serve_config *config;
@@ -63,14 +65,16 @@ static int lock_daemon(struct daemon *daemon)
     int rc;
 
     snprintf(path, sizeof path, "%s/run/daemon.lock", daemon->site.data_dir);
-    rc = cfsr_file_open(daemon->fs, path, CFSR_OPEN_READ | CFSR_OPEN_WRITE | CFSR_OPEN_CREATE, &daemon->lock);
+    rc = cfsr_file_open(daemon->fs, path, CFSR_OPEN_READ | CFSR_OPEN_WRITE | CFSR_OPEN_CREATE,
+                        &daemon->lock);
     if (rc < 0)
-        return cfsr_fail(rc, "cannot open %s: %s: check the owner and mode of the data directory", path,
-                         cfsr_strerror(rc));
+        return cfsr_fail(rc, "cannot open %s: %s: check the owner and mode of the data directory",
+                         path, cfsr_strerror(rc));
     rc = cfsr_file_lock(daemon->lock);
     if (rc == -CFSR_E_LOCKED)
-        return cfsr_fail(rc, "data directory %s is in use by another cfs-repl daemon: stop that one first",
-                         daemon->site.data_dir);
+        return cfsr_fail(
+            rc, "data directory %s is in use by another cfs-repl daemon: stop that one first",
+            daemon->site.data_dir);
     return rc;
 }
 
@@ -90,7 +94,8 @@ static int load_site(struct daemon *daemon)
             return cfsr_fail(-CFSR_E_CONFIG, "--peer %llu:%s: that is this site's own id",
                              (unsigned long long)config->peer[i].site_id, config->peer[i].name);
     if (config->core_count > daemon->site.lanes)
-        return cfsr_fail(-CFSR_E_CONFIG, "%u cores for %u lanes: a lane lives on one core, so use %u cores at most",
+        return cfsr_fail(-CFSR_E_CONFIG,
+                         "%u cores for %u lanes: a lane lives on one core, so use %u cores at most",
                          config->core_count, daemon->site.lanes, daemon->site.lanes);
     return lock_daemon(daemon);
 }
@@ -103,10 +108,13 @@ static int load_keys(struct daemon *daemon)
     if (rc == -CFSR_E_FORMAT)
         rc = -CFSR_E_CONFIG; /* the message stays; the exit code says where to look */
     for (uint32_t i = 0; rc == 0 && i < config->peer_count; i++)
-        if (cfsr_keyring_signing_key(daemon->keyring, daemon->site.site_id, config->peer[i].site_id) == 0)
-            rc = cfsr_fail(-CFSR_E_CONFIG, "key file %s has no key for sites %llu and %llu: add one with these ids or '*'",
-                           config->key_file, (unsigned long long)daemon->site.site_id,
-                           (unsigned long long)config->peer[i].site_id);
+        if (cfsr_keyring_signing_key(daemon->keyring, daemon->site.site_id,
+                                     config->peer[i].site_id) == 0)
+            rc = cfsr_fail(
+                -CFSR_E_CONFIG,
+                "key file %s has no key for sites %llu and %llu: add one with these ids or '*'",
+                config->key_file, (unsigned long long)daemon->site.site_id,
+                (unsigned long long)config->peer[i].site_id);
     return rc;
 }
 
@@ -131,7 +139,8 @@ static int open_page(struct daemon *daemon)
     return 0;
 }
 
-/* Recovers the lanes that no writer holds, so that a site without its metadata service still replicates what it has. */
+/* Recovers the lanes that no writer holds, so that a site without its metadata service still
+ * replicates what it has. */
 static int recover_journal(struct daemon *daemon)
 {
     for (uint32_t lane = 0; lane < daemon->site.lanes; lane++) {
@@ -144,8 +153,8 @@ static int recover_journal(struct daemon *daemon)
         if (rc < 0)
             return rc;
         if (state.cut_lsn != CFSR_LSN_UNKNOWN)
-            cfsr_log(CFSR_LOG_WARN, "journal_tail_cut", CFSR_U("lane", lane), CFSR_U("lsn", state.cut_lsn),
-                     CFSR_U("bytes_at_most", state.cut_bytes));
+            cfsr_log(CFSR_LOG_WARN, "journal_tail_cut", CFSR_U("lane", lane),
+                     CFSR_U("lsn", state.cut_lsn), CFSR_U("bytes_at_most", state.cut_bytes));
         cfsr_hlc_observe(cfsr_status_page_hlc(daemon->page), state.max_timestamp_us);
         cfsr_status_page_publish(daemon->page, lane, state.end_lsn, state.entries);
         cfsr_lane_state_fini(&state);
@@ -164,8 +173,8 @@ static int recover_inbox(struct daemon *daemon)
         if (rc < 0)
             return rc;
         if (state->cut_bytes > 0)
-            cfsr_log(CFSR_LOG_INFO, "inbox_tail_cut", CFSR_U("lane", lane), CFSR_U("sequence", state->sequence),
-                     CFSR_U("bytes_at_most", state->cut_bytes),
+            cfsr_log(CFSR_LOG_INFO, "inbox_tail_cut", CFSR_U("lane", lane),
+                     CFSR_U("sequence", state->sequence), CFSR_U("bytes_at_most", state->cut_bytes),
                      CFSR_S("meaning", "never acknowledged; the peers send it again"));
     }
     return 0;
@@ -238,7 +247,8 @@ static json_t *handle_request(void *user, const json_t *request)
 
     if (command != NULL && strcmp(command, "status") == 0)
         return status(daemon);
-    return json_pack("{s:s,s:s}", "error", "usage", "message", "unknown command: this daemon knows \"status\"");
+    return json_pack("{s:s,s:s}", "error", "usage", "message",
+                     "unknown command: this daemon knows \"status\"");
 }
 
 static void log_status(struct daemon *daemon)
@@ -249,7 +259,8 @@ static void log_status(struct daemon *daemon)
 
     json_array_foreach(links, i, link)
     {
-        json_t *entries = json_object_get(link, "lag_entries"), *bytes = json_object_get(link, "lag_bytes");
+        json_t *entries = json_object_get(link, "lag_entries"),
+               *bytes = json_object_get(link, "lag_bytes");
         char lag[32];
         snprintf(lag, sizeof lag, "%" JSON_INTEGER_FORMAT, json_integer_value(entries));
         cfsr_log(CFSR_LOG_INFO, "link_status",
@@ -285,7 +296,8 @@ static void store_acks(struct daemon *daemon)
         cfsr_log(CFSR_LOG_WARN, "acks_not_stored", CFSR_ERR(rc));
 }
 
-static void accept_connections(struct daemon *daemon, struct cfsr_listener *listener, uint64_t now_ns)
+static void accept_connections(struct daemon *daemon, struct cfsr_listener *listener,
+                               uint64_t now_ns)
 {
     struct cfsr_incoming *incoming;
     struct cfsr_preamble preamble;
@@ -302,8 +314,9 @@ static void take_signals(struct daemon *daemon)
     struct signalfd_siginfo info;
     while (read(daemon->signal_fd, &info, sizeof info) == (ssize_t)sizeof info) {
         if (info.ssi_signo == SIGHUP)
-            cfsr_log(CFSR_LOG_WARN, "reload_ignored",
-                     CFSR_S("advice", "this version reads its configuration at start only: restart it"));
+            cfsr_log(
+                CFSR_LOG_WARN, "reload_ignored",
+                CFSR_S("advice", "this version reads its configuration at start only: restart it"));
         else
             daemon->stop_signal = (int)info.ssi_signo;
     }
@@ -356,7 +369,8 @@ static int run_loop(struct daemon *daemon)
         cfsr_admin_turn(daemon->admin, fds + admin_at, count - admin_at, now_ns);
         periodic(daemon, now_ns);
         if (cfsr_cores_failed(daemon->cores))
-            return cfsr_fail(-CFSR_E_FAILED, "a core stopped by itself: see the log; restart the daemon");
+            return cfsr_fail(-CFSR_E_FAILED,
+                             "a core stopped by itself: see the log; restart the daemon");
     }
     return 0;
 }
@@ -410,7 +424,8 @@ static int start(struct daemon *daemon)
     if (rc == 0)
         rc = start_cores(daemon);
     if (rc == 0)
-        rc = cfsr_admin_create(daemon->config->admin_socket, handle_request, daemon, &daemon->admin);
+        rc = cfsr_admin_create(daemon->config->admin_socket, handle_request, daemon,
+                               &daemon->admin);
     return rc;
 }
 
@@ -429,9 +444,10 @@ int cfsr_daemon_run(const struct cfsr_serve_config *config)
     cfsr_log_configure(config->log_level, config->log_format);
     rc = start(daemon);
     if (rc == 0) {
-        cfsr_log(CFSR_LOG_INFO, "ready", CFSR_U("site", daemon->site.site_id), CFSR_S("name", daemon->site.name),
-                 CFSR_S("version", cfsr_version()), CFSR_U("cores", config->core_count),
-                 CFSR_U("lanes", daemon->site.lanes), CFSR_U("peers", config->peer_count));
+        cfsr_log(CFSR_LOG_INFO, "ready", CFSR_U("site", daemon->site.site_id),
+                 CFSR_S("name", daemon->site.name), CFSR_S("version", cfsr_version()),
+                 CFSR_U("cores", config->core_count), CFSR_U("lanes", daemon->site.lanes),
+                 CFSR_U("peers", config->peer_count));
         rc = run_loop(daemon);
         cfsr_log(CFSR_LOG_INFO, "stopping", CFSR_I("signal", daemon->stop_signal));
     }

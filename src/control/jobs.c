@@ -3,7 +3,8 @@
  *
  * Threads:    submit on the core; run() on a helper; done() back on the core through its mailbox.
  * Invariants: a job is in exactly one place: owner, queue, helper, mailbox.
- * Rejected:   one thread (a segment being written would delay the opening of the next one to read), a pool (nothing here is worth it).
+ * Rejected:   one thread (a segment being written would delay the opening of the next one to read),
+ * a pool (nothing here is worth it).
  */
 #include "control/jobs.h"
 
@@ -18,7 +19,11 @@
 #include "base/fail.h"
 #include "base/spsc.h"
 
-enum { QUICK, SLOW, KINDS };
+enum {
+    QUICK,
+    SLOW,
+    KINDS
+};
 
 struct helper {
     struct cfsr_jobs *jobs;
@@ -69,7 +74,8 @@ static void *helper_main(void *argument)
     struct helper *helper = argument;
     uint64_t ignored;
 
-    pthread_setname_np(pthread_self(), helper == &helper->jobs->helper[QUICK] ? "cfsr-quick" : "cfsr-slow");
+    pthread_setname_np(pthread_self(),
+                       helper == &helper->jobs->helper[QUICK] ? "cfsr-quick" : "cfsr-slow");
     for (;;) {
         /* Read the flag first: what was queued before stop is still run. */
         bool stop = helper->jobs->stop;
@@ -97,7 +103,8 @@ static int start_helper(struct helper *helper, uint32_t jobs_per_core)
         capacity *= 2;
     helper->wake_fd = eventfd(0, EFD_CLOEXEC);
     if (helper->wake_fd < 0)
-        return cfsr_fail(-errno, "cannot make an eventfd for a helper thread: raise the limit of open files");
+        return cfsr_fail(
+            -errno, "cannot make an eventfd for a helper thread: raise the limit of open files");
     helper->queue = calloc(helper->jobs->cores, sizeof *helper->queue);
     if (helper->queue == NULL)
         return -ENOMEM;

@@ -1,9 +1,11 @@
 /*
- * jobs.h - helper threads of the daemon: blocking work (opening files, writing segments once in full) kept off the cores.
+ * jobs.h - helper threads of the daemon: blocking work (opening files, writing segments once in
+ * full) kept off the cores.
  *
- * Two threads: quick jobs (open, read a stamp) never wait behind slow ones (64 MiB of zeros). A core submits through its own
- * single-producer queue and learns of the end by a message in its mailbox. Queues are sized so that every owner of a job finds room: an owner has
- * one job at a time.
+ * Two threads: quick jobs (open, read a stamp) never wait behind slow ones (64 MiB of zeros). A
+ * core submits through its own single-producer queue and learns of the end by a message in its
+ * mailbox. Queues are sized so that every owner of a job finds room: an owner has one job at a
+ * time.
  */
 #ifndef CFSR_CONTROL_JOBS_H
 #define CFSR_CONTROL_JOBS_H

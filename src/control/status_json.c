@@ -1,7 +1,9 @@
 /*
- * status_json.c - builds the status document (status_json.h) from the cores' reports. Control thread only; pure but for malloc.
+ * status_json.c - builds the status document (status_json.h) from the cores' reports. Control
+ * thread only; pure but for malloc.
  *
- * A peer's links (one per core of ours and core of theirs) are merged into one entry: the worst state, the sums of lags.
+ * A peer's links (one per core of ours and core of theirs) are merged into one entry: the worst
+ * state, the sums of lags.
  */
 #include "control/status_json.h"
 
@@ -37,7 +39,8 @@ struct merged_link {
     const struct cfsr_node_link_status *clock;
 };
 
-static void merge_link(struct merged_link *merged, const struct cfsr_node_link_status *link, json_t *lanes)
+static void merge_link(struct merged_link *merged, const struct cfsr_node_link_status *link,
+                       json_t *lanes)
 {
     unsigned rank = rank_of(link->state);
 
@@ -60,16 +63,21 @@ static void merge_link(struct merged_link *merged, const struct cfsr_node_link_s
         const struct cfsr_node_lane_status *l = &link->lane[i];
         merged->known = merged->known && l->known;
         merged->lag_bytes += l->head_lsn > l->acked_lsn ? l->head_lsn - l->acked_lsn : 0;
-        merged->lag_entries += l->head_entries > l->acked_entries ? l->head_entries - l->acked_entries : 0;
+        merged->lag_entries += l->head_entries > l->acked_entries
+                                   ? l->head_entries - l->acked_entries
+                                   : 0;
         json_array_append_new(
             lanes, json_pack("{s:I,s:I,s:I,s:I,s:I,s:I}", "lane", (json_int_t)l->lane, "head",
                              (json_int_t)l->head_lsn, "sent", (json_int_t)l->sent_lsn, "acked",
-                             (json_int_t)l->acked_lsn, "entries", (json_int_t)l->head_entries, "acked_entries",
-                             (json_int_t)l->acked_entries));
+                             (json_int_t)l->acked_lsn, "entries", (json_int_t)l->head_entries,
+                             "acked_entries", (json_int_t)l->acked_entries));
     }
 }
 
-static json_t *known_or_null(bool known, uint64_t value) { return known ? json_integer((json_int_t)value) : json_null(); }
+static json_t *known_or_null(bool known, uint64_t value)
+{
+    return known ? json_integer((json_int_t)value) : json_null();
+}
 
 static json_t *lag_seconds(const struct cfsr_status_input *input, const struct merged_link *merged)
 {
@@ -81,10 +89,13 @@ static json_t *lag_seconds(const struct cfsr_status_input *input, const struct m
     return json_null();
 }
 
-static json_t *link_json(const struct cfsr_status_input *input, const struct cfsr_peer_config *peer, unsigned *worst)
+static json_t *link_json(const struct cfsr_status_input *input, const struct cfsr_peer_config *peer,
+                         unsigned *worst)
 {
-    struct merged_link merged = {
-        .caught_up = true, .known = true, .ever_caught_up = true, .oldest_caught_up_ns = UINT64_MAX};
+    struct merged_link merged = {.caught_up = true,
+                                 .known = true,
+                                 .ever_caught_up = true,
+                                 .oldest_caught_up_ns = UINT64_MAX};
     json_t *lanes = json_array();
     json_t *link;
 
@@ -98,19 +109,23 @@ static json_t *link_json(const struct cfsr_status_input *input, const struct cfs
     }
     if (merged.worst != NULL && merged.rank < *worst)
         *worst = merged.rank;
-    link = json_pack("{s:I,s:s,s:s,s:s,s:s,s:s,s:s,s:b,s:s,s:I,s:o,s:o,s:o,s:I,s:I,s:o,s:o}", "peer",
-                     (json_int_t)peer->site_id, "name", peer->name, "endpoint", peer->endpoint, "transport", "tcp",
-                     "state", merged.worst != NULL ? cfsr_link_state_name(merged.worst->state) : "STALLED",
-                     "reason", merged.worst != NULL ? merged.worst->reason : "starting", "detail",
-                     merged.worst != NULL ? merged.worst->detail : "", "caught_up", merged.caught_up ? 1 : 0,
-                     "ack_mode", merged.worst != NULL && merged.worst->peer_ack_mode == 1 ? "written" : "durable",
-                     "connections", (json_int_t)merged.connections, "lag_entries",
-                     known_or_null(merged.known, merged.lag_entries), "lag_bytes",
-                     known_or_null(merged.known, merged.lag_bytes), "lag_seconds", lag_seconds(input, &merged),
-                     "in_flight_bytes", (json_int_t)merged.in_flight_bytes, "rtt_us", (json_int_t)merged.rtt_us,
-                     "clock_offset_us",
-                     merged.clock != NULL ? json_integer((json_int_t)merged.clock->clock_offset_us) : json_null(),
-                     "lanes", lanes);
+    link = json_pack(
+        "{s:I,s:s,s:s,s:s,s:s,s:s,s:s,s:b,s:s,s:I,s:o,s:o,s:o,s:I,s:I,s:o,s:o}", "peer",
+        (json_int_t)peer->site_id, "name", peer->name, "endpoint", peer->endpoint, "transport",
+        "tcp", "state",
+        merged.worst != NULL ? cfsr_link_state_name(merged.worst->state) : "STALLED", "reason",
+        merged.worst != NULL ? merged.worst->reason : "starting", "detail",
+        merged.worst != NULL ? merged.worst->detail : "", "caught_up", merged.caught_up ? 1 : 0,
+        "ack_mode",
+        merged.worst != NULL && merged.worst->peer_ack_mode == 1 ? "written" : "durable",
+        "connections", (json_int_t)merged.connections, "lag_entries",
+        known_or_null(merged.known, merged.lag_entries), "lag_bytes",
+        known_or_null(merged.known, merged.lag_bytes), "lag_seconds", lag_seconds(input, &merged),
+        "in_flight_bytes", (json_int_t)merged.in_flight_bytes, "rtt_us", (json_int_t)merged.rtt_us,
+        "clock_offset_us",
+        merged.clock != NULL ? json_integer((json_int_t)merged.clock->clock_offset_us)
+                             : json_null(),
+        "lanes", lanes);
     if (link != NULL && merged.worst != NULL && merged.worst->state == CFSR_LINK_FAULTED) {
         json_object_set_new(link, "fault_lane", json_integer((json_int_t)merged.worst->fault_lane));
         json_object_set_new(link, "fault_lsn", json_integer((json_int_t)merged.worst->fault_lsn));
@@ -118,7 +133,8 @@ static json_t *link_json(const struct cfsr_status_input *input, const struct cfs
     return link;
 }
 
-static json_t *incoming_json(const struct cfsr_status_input *input, const struct cfsr_peer_config *peer)
+static json_t *incoming_json(const struct cfsr_status_input *input,
+                             const struct cfsr_peer_config *peer)
 {
     json_t *lanes = json_array();
     bool connected = true, any = false;
@@ -133,15 +149,15 @@ static json_t *incoming_json(const struct cfsr_status_input *input, const struct
             connected = connected && in->connected;
             lag_entries += in->head_entries > in->entries ? in->head_entries - in->entries : 0;
             json_array_append_new(
-                lanes, json_pack("{s:I,s:I,s:I,s:I,s:I,s:b}", "lane", (json_int_t)in->lane, "durable",
-                                 (json_int_t)in->durable_lsn, "staged", (json_int_t)in->staged_lsn, "entries",
-                                 (json_int_t)in->entries, "head", (json_int_t)in->head_lsn, "failed",
-                                 in->failed ? 1 : 0));
+                lanes, json_pack("{s:I,s:I,s:I,s:I,s:I,s:b}", "lane", (json_int_t)in->lane,
+                                 "durable", (json_int_t)in->durable_lsn, "staged",
+                                 (json_int_t)in->staged_lsn, "entries", (json_int_t)in->entries,
+                                 "head", (json_int_t)in->head_lsn, "failed", in->failed ? 1 : 0));
         }
     }
-    return json_pack("{s:I,s:s,s:b,s:o,s:o}", "site", (json_int_t)peer->site_id, "name", peer->name, "connected",
-                     any && connected ? 1 : 0, "lag_entries", known_or_null(any && connected, lag_entries), "lanes",
-                     lanes);
+    return json_pack("{s:I,s:s,s:b,s:o,s:o}", "site", (json_int_t)peer->site_id, "name", peer->name,
+                     "connected", any && connected ? 1 : 0, "lag_entries",
+                     known_or_null(any && connected, lag_entries), "lanes", lanes);
 }
 
 static json_t *site_json(const struct cfsr_site *site)
@@ -150,9 +166,9 @@ static json_t *site_json(const struct cfsr_site *site)
 
     cfsr_uuid_format(&site->cluster, cluster);
     cfsr_uuid_format(&site->journal, journal);
-    return json_pack("{s:I,s:s,s:s,s:s,s:I,s:I}", "id", (json_int_t)site->site_id, "name", site->name, "cluster",
-                     cluster, "journal", journal, "lanes", (json_int_t)site->lanes, "shards",
-                     (json_int_t)site->shards);
+    return json_pack("{s:I,s:s,s:s,s:s,s:I,s:I}", "id", (json_int_t)site->site_id, "name",
+                     site->name, "cluster", cluster, "journal", journal, "lanes",
+                     (json_int_t)site->lanes, "shards", (json_int_t)site->shards);
 }
 
 static json_t *journal_json(const struct cfsr_status_input *input)
@@ -160,10 +176,10 @@ static json_t *journal_json(const struct cfsr_status_input *input)
     json_t *journal = json_array();
     for (uint32_t lane = 0; lane < input->site->lanes; lane++) {
         uint64_t committed = cfsr_status_page_committed(input->page, lane);
-        json_array_append_new(journal,
-                              json_pack("{s:I,s:o,s:I}", "lane", (json_int_t)lane, "committed",
-                                        known_or_null(committed != CFSR_LSN_UNKNOWN, committed), "entries",
-                                        (json_int_t)cfsr_status_page_entries(input->page, lane)));
+        json_array_append_new(
+            journal, json_pack("{s:I,s:o,s:I}", "lane", (json_int_t)lane, "committed",
+                               known_or_null(committed != CFSR_LSN_UNKNOWN, committed), "entries",
+                               (json_int_t)cfsr_status_page_entries(input->page, lane)));
     }
     return journal;
 }
@@ -188,19 +204,20 @@ static json_t *counters_json(const struct cfsr_status_input *input)
 
 static json_t *histogram_json(const struct cfsr_histogram *h)
 {
-    return json_pack("{s:I,s:I,s:I,s:I}", "count", (json_int_t)cfsr_counter_get(&h->count), "p50_ns",
-                     (json_int_t)cfsr_histogram_percentile(h, 50), "p99_ns",
-                     (json_int_t)cfsr_histogram_percentile(h, 99), "max_ns", (json_int_t)cfsr_counter_get(&h->max));
+    return json_pack("{s:I,s:I,s:I,s:I}", "count", (json_int_t)cfsr_counter_get(&h->count),
+                     "p50_ns", (json_int_t)cfsr_histogram_percentile(h, 50), "p99_ns",
+                     (json_int_t)cfsr_histogram_percentile(h, 99), "max_ns",
+                     (json_int_t)cfsr_counter_get(&h->max));
 }
 
 static json_t *stages_json(const struct cfsr_status_input *input)
 {
     static struct cfsr_histogram merged; /* control thread only; too large for its stack */
     json_t *stages = json_object();
-#define X(name)                                                                                    \
-    cfsr_histogram_reset(&merged);                                                                 \
-    for (uint32_t r = 0; r < input->report_count; r++)                                             \
-        cfsr_histogram_merge(&merged, &input->reports[r].stages->name);                            \
+#define X(name)                                                         \
+    cfsr_histogram_reset(&merged);                                      \
+    for (uint32_t r = 0; r < input->report_count; r++)                  \
+        cfsr_histogram_merge(&merged, &input->reports[r].stages->name); \
     json_object_set_new(stages, #name, histogram_json(&merged));
     CFSR_NODE_STAGES(X)
 #undef X
@@ -213,14 +230,16 @@ static json_t *core_json(const struct cfsr_core_report *report)
     for (unsigned i = 0; i < CFSR_CORE_COUNTERS; i++)
         add_counter(io, cfsr_core_counter_name((enum cfsr_core_counter)i),
                     cfsr_counter_get(&report->stats->counters[i]));
-#define X(name) json_object_set_new(transport, #name, json_integer((json_int_t)report->transport.name));
+#define X(name) \
+    json_object_set_new(transport, #name, json_integer((json_int_t)report->transport.name));
     CFSR_TRANSPORT_COUNTERS(X)
 #undef X
-    return json_pack("{s:I,s:o,s:I,s:o,s:o,s:{s:I,s:I,s:I}}", "core", (json_int_t)report->core, "cpu",
-                     report->cpu >= 0 ? json_integer(report->cpu) : json_null(), "connections_in",
-                     (json_int_t)report->node.connections_in, "io", io, "transport", transport, "workers", "threads",
-                     (json_int_t)report->workers.threads, "cpu_us", (json_int_t)report->workers.cpu_us, "wakeups",
-                     (json_int_t)report->workers.wakeups);
+    return json_pack(
+        "{s:I,s:o,s:I,s:o,s:o,s:{s:I,s:I,s:I}}", "core", (json_int_t)report->core, "cpu",
+        report->cpu >= 0 ? json_integer(report->cpu) : json_null(), "connections_in",
+        (json_int_t)report->node.connections_in, "io", io, "transport", transport, "workers",
+        "threads", (json_int_t)report->workers.threads, "cpu_us",
+        (json_int_t)report->workers.cpu_us, "wakeups", (json_int_t)report->workers.wakeups);
 }
 
 static uint64_t resident_bytes(void)
@@ -248,12 +267,14 @@ json_t *cfsr_status_json(const struct cfsr_status_input *input)
     for (uint32_t r = 0; r < input->report_count; r++)
         json_array_append_new(cores, core_json(&input->reports[r]));
     cfsr_format_time_us(input->wall_us, time, sizeof time);
-    status = json_pack("{s:i,s:s,s:s,s:s,s:f,s:o,s:o,s:o,s:o,s:o,s:o,s:o}", "schema", 1, "version", cfsr_version(),
-                       "time", time, "overall",
-                       worst < CFSR_ARRAY_LEN(severity) ? cfsr_link_state_name(severity[worst]) : "NOT_CONFIGURED",
-                       "uptime_s", (double)(input->now_ns - input->started_ns) / 1e9, "site", site_json(input->site),
-                       "links", links, "incoming", incoming, "journal", journal_json(input), "counters",
-                       counters_json(input), "stages", stages_json(input), "cores", cores);
+    status = json_pack("{s:i,s:s,s:s,s:s,s:f,s:o,s:o,s:o,s:o,s:o,s:o,s:o}", "schema", 1, "version",
+                       cfsr_version(), "time", time, "overall",
+                       worst < CFSR_ARRAY_LEN(severity) ? cfsr_link_state_name(severity[worst])
+                                                        : "NOT_CONFIGURED",
+                       "uptime_s", (double)(input->now_ns - input->started_ns) / 1e9, "site",
+                       site_json(input->site), "links", links, "incoming", incoming, "journal",
+                       journal_json(input), "counters", counters_json(input), "stages",
+                       stages_json(input), "cores", cores);
     if (status != NULL)
         json_object_set_new(status, "process",
                             json_pack("{s:I,s:I,s:I}", "pid", (json_int_t)getpid(), "rss_bytes",

@@ -1,20 +1,26 @@
 /*
- * status_json.h - the status document of the daemon: what `cfs admin replication status --json` prints.
+ * status_json.h - the status document of the daemon: what `cfs admin replication status --json`
+ * prints.
  *
  * Schema 1 (docs/operations.md); fields are only ever added. Unknown is null, never 0.
  *
  *   {"schema":1, "version":"0.1.0", "overall":"STREAMING", "uptime_s":12.5, "time":"2026-…Z",
  *    "site":{"id":1,"name":"site-a","cluster":UUID,"journal":UUID,"lanes":8,"shards":256},
- *    "links":[{"peer":2,"name":"site-b","endpoint":"tcp://…","transport":"tcp","state":"STREAMING","reason":"","detail":"",
- *      "caught_up":true,"ack_mode":"durable","connections":1,"lag_entries":0,"lag_bytes":0,"lag_seconds":0.0,"in_flight_bytes":0,
- *      "rtt_us":120,"clock_offset_us":3,"lanes":[{"lane":0,"head":1,"sent":1,"acked":1,"entries":1,"acked_entries":1}]}],
- *    "incoming":[{"site":2,"name":"site-b","connected":true,"lag_entries":0,"lanes":[{"lane":0,"durable":1,"staged":1,"entries":1,"head":1,
- *      "failed":false}]}],
+ *    "links":[{"peer":2,"name":"site-b","endpoint":"tcp://…","transport":"tcp",
+ *      "state":"STREAMING","reason":"","detail":"","caught_up":true,"ack_mode":"durable",
+ *      "connections":1,"lag_entries":0,"lag_bytes":0,"lag_seconds":0.0,"in_flight_bytes":0,
+ *      "rtt_us":120,"clock_offset_us":3,
+ *      "lanes":[{"lane":0,"head":1,"sent":1,"acked":1,"entries":1,"acked_entries":1}]}],
+ *    "incoming":[{"site":2,"name":"site-b","connected":true,"lag_entries":0,
+ *      "lanes":[{"lane":0,"durable":1,"staged":1,"entries":1,"head":1,"failed":false}]}],
  *    "journal":[{"lane":0,"committed":1,"entries":1}],
- *    "counters":{…sums over cores…}, "stages":{"encode":{"count":1,"p50_ns":1,"p99_ns":1,"max_ns":1},…},
- *    "cores":[{"core":0,"cpu":0,"io":{…core/stats.h counters…}, "workers":{…},"transport":{…}}], "process":{"pid":1,"rss_bytes":1,"memory_bytes":1}}
+ *    "counters":{…sums over cores…},
+ *    "stages":{"encode":{"count":1,"p50_ns":1,"p99_ns":1,"max_ns":1},…},
+ *    "cores":[{"core":0,"cpu":0,"io":{…core/stats.h counters…},"workers":{…},"transport":{…}}],
+ *    "process":{"pid":1,"rss_bytes":1,"memory_bytes":1}}
  *
- * overall is the worst link's state: FAULTED, FENCED, STALLED, BOOTSTRAP, PAUSED, CATCHUP, STREAMING; NOT_CONFIGURED without peers.
+ * overall is the worst link's state: FAULTED, FENCED, STALLED, BOOTSTRAP, PAUSED, CATCHUP,
+ * STREAMING; NOT_CONFIGURED without peers.
  */
 #ifndef CFSR_CONTROL_STATUS_JSON_H
 #define CFSR_CONTROL_STATUS_JSON_H

@@ -39,10 +39,10 @@ static size_t capacity_of(uint32_t buffer_bytes, uint32_t shard_count)
            2 * CFSR_GROUP_BLOCK_BYTES;
 }
 
-int cfsr_group_init(struct cfsr_group *group, const struct cfsr_site *site, uint32_t lane,
+int cfsr_group_init(struct cfsr_commit_group *group, const struct cfsr_site *site, uint32_t lane,
                     uint32_t buffer_bytes, const struct cfsr_lane_state *state, const void *block)
 {
-    struct cfsr_group made = {
+    struct cfsr_commit_group made = {
         .site_id = site->site_id,
         .segment_bytes = site->segment_bytes,
         .seed = cfsr_record_seed(&site->journal),
@@ -79,12 +79,12 @@ int cfsr_group_init(struct cfsr_group *group, const struct cfsr_site *site, uint
     return 0;
 }
 
-void cfsr_group_fini(struct cfsr_group *group)
+void cfsr_group_fini(struct cfsr_commit_group *group)
 {
     free(group->next_seq);
     free(group->buffers[0]);
     free(group->buffers[1]);
-    *group = (struct cfsr_group){0};
+    *group = (struct cfsr_commit_group){0};
 }
 
 static void put_header(void *record, uint64_t site_id, uint32_t lane, uint8_t op,
@@ -145,20 +145,20 @@ uint32_t cfsr_group_put_pad(void *record, const struct cfsr_site *site, uint32_t
     return CFSR_RECORD_HEADER_BYTES;
 }
 
-static uint8_t *place(struct cfsr_group *group, uint64_t lsn)
+static uint8_t *place(struct cfsr_commit_group *group, uint64_t lsn)
 {
     return group->buffers[group->staging] + (lsn - group->block_lsn);
 }
 
 /* Bytes left in the segment end_lsn stands in; a boundary is the start of a whole segment. */
-static uint64_t room_of(const struct cfsr_group *group)
+static uint64_t room_of(const struct cfsr_commit_group *group)
 {
     return group->segment_bytes - group->end_lsn % group->segment_bytes;
 }
 
 /* Counts written bytes. With less than a header left the segment is full: its last bytes are
  * implied padding. */
-static void advance(struct cfsr_group *group, uint64_t bytes)
+static void advance(struct cfsr_commit_group *group, uint64_t bytes)
 {
     uint64_t room = room_of(group) - bytes;
 
@@ -169,7 +169,7 @@ static void advance(struct cfsr_group *group, uint64_t bytes)
 }
 
 /* Fills the segment's end with a PAD and closes the group. */
-static int finish_segment(struct cfsr_group *group)
+static int finish_segment(struct cfsr_commit_group *group)
 {
     uint64_t room = room_of(group), lsn = group->end_lsn;
 
@@ -183,7 +183,7 @@ static int finish_segment(struct cfsr_group *group)
     return CFSR_GROUP_NEED_FLUSH;
 }
 
-static void put_staged_shards(struct cfsr_group *group, uint64_t timestamp_us)
+static void put_staged_shards(struct cfsr_commit_group *group, uint64_t timestamp_us)
 {
     uint32_t total = shards_bytes(group->shard_count);
     uint8_t *record = place(group, group->end_lsn), *payload = record + CFSR_RECORD_HEADER_BYTES;
@@ -201,7 +201,7 @@ static void put_staged_shards(struct cfsr_group *group, uint64_t timestamp_us)
 }
 
 /* Makes room for total bytes, opening a group if there is none. */
-static int reserve(struct cfsr_group *group, uint64_t total, uint64_t timestamp_us,
+static int reserve(struct cfsr_commit_group *group, uint64_t total, uint64_t timestamp_us,
                    uint32_t mark_flags)
 {
     uint64_t head = 0;
@@ -233,8 +233,9 @@ static int reserve(struct cfsr_group *group, uint64_t total, uint64_t timestamp_
     return CFSR_GROUP_STAGED;
 }
 
-int cfsr_group_stage(struct cfsr_group *group, const struct cfsr_entry *entry, uint32_t shard,
-                     uint64_t timestamp_us, struct cfsr_entry_position *position_out)
+int cfsr_group_stage(struct cfsr_commit_group *group, const struct cfsr_entry *entry,
+                     uint32_t shard, uint64_t timestamp_us,
+                     struct cfsr_entry_position *position_out)
 {
     uint64_t total = cfsr_align_up((uint64_t)CFSR_RECORD_HEADER_BYTES + entry->payload_bytes,
                                    CFSR_RECORD_ALIGN);
@@ -282,21 +283,21 @@ int cfsr_group_stage(struct cfsr_group *group, const struct cfsr_entry *entry, u
     return CFSR_GROUP_STAGED;
 }
 
-int cfsr_group_stage_mark(struct cfsr_group *group, uint64_t timestamp_us, uint32_t flags)
+int cfsr_group_stage_mark(struct cfsr_commit_group *group, uint64_t timestamp_us, uint32_t flags)
 {
     if (group->open)
         return CFSR_GROUP_NEED_FLUSH;
     return reserve(group, 0, timestamp_us, flags);
 }
 
-void cfsr_group_segment_opened(struct cfsr_group *group)
+void cfsr_group_segment_opened(struct cfsr_commit_group *group)
 {
     CFSR_ASSERT(!group->segment_ready && !group->open);
     CFSR_ASSERT(group->end_lsn % group->segment_bytes == 0);
     group->segment_ready = true;
 }
 
-static void finish_mark(struct cfsr_group *group, uint64_t wall_us)
+static void finish_mark(struct cfsr_commit_group *group, uint64_t wall_us)
 {
     uint8_t *record = place(group, group->mark_lsn), *payload = record + CFSR_RECORD_HEADER_BYTES;
 
@@ -308,7 +309,8 @@ static void finish_mark(struct cfsr_group *group, uint64_t wall_us)
     cfsr_record_seal(record, group->seed, group->mark_lsn);
 }
 
-void cfsr_group_take(struct cfsr_group *group, uint64_t wall_us, struct cfsr_group_span *span_out)
+void cfsr_group_take(struct cfsr_commit_group *group, uint64_t wall_us,
+                     struct cfsr_group_span *span_out)
 {
     uint64_t next_block;
 
@@ -343,7 +345,7 @@ void cfsr_group_take(struct cfsr_group *group, uint64_t wall_us, struct cfsr_gro
     group->in_flight = true;
 }
 
-void cfsr_group_done(struct cfsr_group *group)
+void cfsr_group_done(struct cfsr_commit_group *group)
 {
     CFSR_ASSERT(group->in_flight);
     group->in_flight = false;

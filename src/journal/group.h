@@ -40,7 +40,7 @@ struct cfsr_group_span {
     uint32_t group_entries;
 };
 
-struct cfsr_group {
+struct cfsr_commit_group {
     uint64_t site_id;
     uint64_t segment_bytes;
     uint32_t seed;
@@ -67,35 +67,37 @@ struct cfsr_group {
 
 /* state: where recovery says the lane ends. block: the block end_lsn stands in (may be NULL if it
  * is aligned). -ENOMEM. */
-int cfsr_group_init(struct cfsr_group *group, const struct cfsr_site *site, uint32_t lane,
+int cfsr_group_init(struct cfsr_commit_group *group, const struct cfsr_site *site, uint32_t lane,
                     uint32_t buffer_bytes, const struct cfsr_lane_state *state, const void *block);
-void cfsr_group_fini(struct cfsr_group *group);
+void cfsr_group_fini(struct cfsr_commit_group *group);
 
 /*
  * Stages one entry of the given shard (of this lane) with its timestamp. An answer, or
  * -CFSR_E_TOO_LARGE, -CFSR_E_SEQ_WRAP, -CFSR_E_FORMAT (op or shard). position_out is set when it
  * was staged.
  */
-int cfsr_group_stage(struct cfsr_group *group, const struct cfsr_entry *entry, uint32_t shard,
-                     uint64_t timestamp_us, struct cfsr_entry_position *position_out);
+int cfsr_group_stage(struct cfsr_commit_group *group, const struct cfsr_entry *entry,
+                     uint32_t shard, uint64_t timestamp_us,
+                     struct cfsr_entry_position *position_out);
 /* Stages a group of a MARK only (idle, clean close, first of an incarnation). Needs no group to be
  * open. */
-int cfsr_group_stage_mark(struct cfsr_group *group, uint64_t timestamp_us, uint32_t flags);
+int cfsr_group_stage_mark(struct cfsr_commit_group *group, uint64_t timestamp_us, uint32_t flags);
 /* The answer to NEED_SEGMENT: the segment at cfsr_group_end_lsn() is there. */
-void cfsr_group_segment_opened(struct cfsr_group *group);
+void cfsr_group_segment_opened(struct cfsr_commit_group *group);
 
-static inline uint64_t cfsr_group_end_lsn(const struct cfsr_group *group)
+static inline uint64_t cfsr_group_end_lsn(const struct cfsr_commit_group *group)
 {
     return group->end_lsn;
 }
-static inline bool cfsr_group_has_work(const struct cfsr_group *group)
+static inline bool cfsr_group_has_work(const struct cfsr_commit_group *group)
 {
     return group->open;
 }
 /* Closes the staged group and hands it out; the span is valid until done. Needs work, and nothing
  * in flight. */
-void cfsr_group_take(struct cfsr_group *group, uint64_t wall_us, struct cfsr_group_span *span_out);
-void cfsr_group_done(struct cfsr_group *group);
+void cfsr_group_take(struct cfsr_commit_group *group, uint64_t wall_us,
+                     struct cfsr_group_span *span_out);
+void cfsr_group_done(struct cfsr_commit_group *group);
 
 /* Writes a sealed SHARDS or PAD record; used by recovery too. Bytes written at record. */
 uint32_t cfsr_group_put_shards(void *record, const struct cfsr_site *site, uint32_t lane,

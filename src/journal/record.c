@@ -307,7 +307,11 @@ static int take_candidates(struct cfsr_scan *scan, const struct candidate *found
 {
     uint32_t crcs[LOOK_AHEAD];
 
-    sum_candidates(scan, found, count, crcs);
+    if (scan->trust_crc)
+        for (unsigned i = 0; i < count; i++)
+            crcs[i] = cfsr_load_le32(found[i].record + AT_CRC);
+    else
+        sum_candidates(scan, found, count, crcs);
     for (unsigned i = 0; i < count; i++) {
         int rc;
 

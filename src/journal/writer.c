@@ -107,8 +107,9 @@ static int lead(struct cfsr_journal *journal, struct cfsr_writer_lane *lane)
 {
     int rc = lead_once(journal, lane);
 
-    for (unsigned round = 1; round < LEAD_ROUNDS && rc == 0 && lane->wanted_lsn > lane->durable_lsn &&
-                             cfsr_group_end_lsn(&lane->group) > lane->durable_lsn;
+    for (unsigned round = 1;
+         round < LEAD_ROUNDS && rc == 0 && lane->wanted_lsn > lane->durable_lsn &&
+         cfsr_group_end_lsn(&lane->group) > lane->durable_lsn;
          round++)
         rc = lead_once(journal, lane);
     return rc;

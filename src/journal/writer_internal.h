@@ -22,7 +22,7 @@
 struct cfsr_writer_lane {
     _Alignas(64) pthread_mutex_t mutex;
     pthread_cond_t changed; /* durable_lsn moved, busy was cleared, or the lane failed */
-    struct cfsr_group group;
+    struct cfsr_commit_group group;
     uint64_t durable_lsn;
     bool busy; /* a leader writes, or rotates */
     bool failed;
@@ -30,7 +30,7 @@ struct cfsr_writer_lane {
     struct cfsr_lane_file files; /* of the leader; the spare also of the helper */
     struct cfsr_file *lock;
     atomic_bool used;        /* written to since it was opened */
-    uint64_t wanted_lsn;   /* highest end LSN that an appender waits, or waited, for */
+    uint64_t wanted_lsn;     /* highest end LSN that an appender waits, or waited, for */
     atomic_bool wants_spare; /* its segment is far enough to need the next one soon */
     atomic_bool uncovered;   /* no MARK says yet that the last group is durable */
     _Atomic uint64_t last_commit_ns;

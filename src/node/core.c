@@ -1,11 +1,13 @@
 /*
  * core.c - one node core: made once, then turned until drained.
  *
- * A turn, the same order everywhere: heads of the journal → transport upcalls → inbox writes → acks → links (encode, send) → one flush. The caller
- * (reactor or simulator) has delivered file completions and job results before the turn, and submits after it.
+ * A turn, the same order everywhere: heads of the journal → transport upcalls → inbox writes → acks
+ * → links (encode, send) → one flush. The caller (reactor or simulator) has delivered file
+ * completions and job results before the turn, and submits after it.
  *
  * Thread:     the owning core.
- * Invariants: no memory is taken after creation; a turn encodes at most CFSR_NODE_ENCODES_PER_TURN batches, so that it stays below 2 ms.
+ * Invariants: no memory is taken after creation; a turn encodes at most CFSR_NODE_ENCODES_PER_TURN
+ * batches, so that it stays below 2 ms.
  */
 #include "node/internal.h"
 
@@ -44,11 +46,14 @@ uint64_t cfsr_node_memory_bytes(const struct cfsr_node_options *options)
 
     return streams * 2 * CFSR_NODE_READ_BUFFER_BYTES +
            options->batch_slots * cfsr_align_up(CFSR_NODE_BATCH_SLOT_BYTES, 4096) +
-           options->inbox_slots * (uint64_t)CFSR_INBOX_SLOT_BYTES + cfsr_align_up(CFSR_NODE_SCRATCH_BYTES, 4096) +
-           (links + options->conns_max) * CFSR_NODE_CONTROL_SLOTS * cfsr_align_up(CFSR_NODE_CONTROL_SLOT_BYTES, 4096);
+           options->inbox_slots * (uint64_t)CFSR_INBOX_SLOT_BYTES +
+           cfsr_align_up(CFSR_NODE_SCRATCH_BYTES, 4096) +
+           (links + options->conns_max) * CFSR_NODE_CONTROL_SLOTS *
+               cfsr_align_up(CFSR_NODE_CONTROL_SLOT_BYTES, 4096);
 }
 
-/* Batches made with equal settings are interchangeable between peers of this class: codec, level, filter (none yet). */
+/* Batches made with equal settings are interchangeable between peers of this class: codec, level,
+ * filter (none yet). */
 static uint32_t encode_class_of(const struct cfsr_codec_config *codec)
 {
     return (uint32_t)codec->codec << 24 | ((uint32_t)codec->level & 0xffffffu);
@@ -76,8 +81,8 @@ static int create_parts(struct cfsr_node_core *core, uint64_t now_ns)
     return rc;
 }
 
-int cfsr_node_core_create(const struct cfsr_node_options *options, const struct cfsr_node_env *env, uint64_t now_ns,
-                          struct cfsr_node_core **core_out)
+int cfsr_node_core_create(const struct cfsr_node_options *options, const struct cfsr_node_env *env,
+                          uint64_t now_ns, struct cfsr_node_core **core_out)
 {
     struct cfsr_node_core *core = calloc(1, sizeof *core);
     int rc;
@@ -120,15 +125,16 @@ void cfsr_node_core_destroy(struct cfsr_node_core *core)
     free(core);
 }
 
-int cfsr_node_core_add_lane(struct cfsr_node_core *core, uint32_t lane, const struct cfsr_inbox_state *state,
-                            uint64_t now_ns)
+int cfsr_node_core_add_lane(struct cfsr_node_core *core, uint32_t lane,
+                            const struct cfsr_inbox_state *state, uint64_t now_ns)
 {
     CFSR_ASSERT(node_owns(core, lane) && core->stores[lane] == NULL);
     core->now_ns = now_ns;
     return node_store_add(core, lane, state);
 }
 
-void cfsr_node_core_set_head(struct cfsr_node_core *core, uint32_t lane, uint64_t committed_lsn, uint64_t entries)
+void cfsr_node_core_set_head(struct cfsr_node_core *core, uint32_t lane, uint64_t committed_lsn,
+                             uint64_t entries)
 {
     CFSR_ASSERT(node_owns(core, lane));
     core->head_lsn[lane] = committed_lsn;
@@ -136,7 +142,8 @@ void cfsr_node_core_set_head(struct cfsr_node_core *core, uint32_t lane, uint64_
     core->known_mask |= 1ull << lane;
 }
 
-/* True if a head moved. An unknown head (nobody recovered the lane in this boot) stays 0: nothing is sent. */
+/* True if a head moved. An unknown head (nobody recovered the lane in this boot) stays 0: nothing
+ * is sent. */
 static bool look_at_heads(struct cfsr_node_core *core)
 {
     bool moved = false;
@@ -186,14 +193,20 @@ uint64_t cfsr_node_core_next_deadline(const struct cfsr_node_core *core)
     return cfsr_min_u64(deadline, node_stores_deadline(core));
 }
 
-bool cfsr_node_core_may_sleep(struct cfsr_node_core *core) { return !look_at_heads(core); }
+bool cfsr_node_core_may_sleep(struct cfsr_node_core *core)
+{
+    return !look_at_heads(core);
+}
 
-bool cfsr_node_core_is_receiving_bulk(const struct cfsr_node_core *core) 
+bool cfsr_node_core_is_receiving_bulk(const struct cfsr_node_core *core)
 {
     return core->receiving_bulk && core->now_ns - core->batch_ns < BULK_GAP_NS;
 }
 
-uint64_t cfsr_node_core_lane_mask(const struct cfsr_node_core *core) { return core->lane_mask; }
+uint64_t cfsr_node_core_lane_mask(const struct cfsr_node_core *core)
+{
+    return core->lane_mask;
+}
 
 void cfsr_node_core_drain(struct cfsr_node_core *core, uint64_t now_ns)
 {
@@ -204,9 +217,15 @@ void cfsr_node_core_drain(struct cfsr_node_core *core, uint64_t now_ns)
 
 bool cfsr_node_core_is_drained(const struct cfsr_node_core *core)
 {
-    return core->draining && core->conns_in_use == 0 && core->ops_busy == 0 && core->jobs_busy == 0 &&
-           node_links_idle(core) && node_stores_idle(core);
+    return core->draining && core->conns_in_use == 0 && core->ops_busy == 0 &&
+           core->jobs_busy == 0 && node_links_idle(core) && node_stores_idle(core);
 }
 
-const struct cfsr_node_counters *cfsr_node_core_counters(const struct cfsr_node_core *core) { return &core->counters; }
-const struct cfsr_node_stages *cfsr_node_core_stages(const struct cfsr_node_core *core) { return &core->stages; }
+const struct cfsr_node_counters *cfsr_node_core_counters(const struct cfsr_node_core *core)
+{
+    return &core->counters;
+}
+const struct cfsr_node_stages *cfsr_node_core_stages(const struct cfsr_node_core *core)
+{
+    return &core->stages;
+}

@@ -1,11 +1,13 @@
 /*
- * incoming.c - the driver of incoming connections: frames to receivers, batches through every check into the inbox, acks back.
+ * incoming.c - the driver of incoming connections: frames to receivers, batches through every check
+ * into the inbox, acks back.
  *
  * Thread:     the core.
- * Invariants: room in the inbox is secured before a batch is opened (opening moves the link sequence), so a stalled connection keeps its bytes in
- *             the transport and the peer's TCP or credits feel it; a batch is stored once, after all of its checks; nothing of it is copied before
- *             the copy into the slot that goes to disk.
- * Rejected:   storing first and checking the records later (law 7: verify before use).
+ * Invariants: room in the inbox is secured before a batch is opened (opening moves the link
+ * sequence), so a stalled connection keeps its bytes in the transport and the peer's TCP or credits
+ * feel it; a batch is stored once, after all of its checks; nothing of it is copied before the copy
+ * into the slot that goes to disk. Rejected:   storing first and checking the records later (law 7:
+ * verify before use).
  */
 #include "node/internal.h"
 
@@ -21,14 +23,17 @@
 #include "base/log.h"
 
 /*
- * Largest frame of a connection that has not proven the key: a HELLO of all lanes takes a quarter of it, and it fits the transport's small receive
- * buffer, so that strangers cannot hold the pooled ones.
+ * Largest frame of a connection that has not proven the key: a HELLO of all lanes takes a quarter
+ * of it, and it fits the transport's small receive buffer, so that strangers cannot hold the pooled
+ * ones.
  */
 #define UNPROVEN_FRAME_MAX_BYTES 3072u
-/* Places kept for the next to come: below it the oldest connection that has proven nothing makes room. */
+/* Places kept for the next to come: below it the oldest connection that has proven nothing makes
+ * room. */
 #define CONNS_RESERVE 8u
 
-/* Clocks of peers further ahead than this are not taken over; quarantine of such batches is policy above. */
+/* Clocks of peers further ahead than this are not taken over; quarantine of such batches is policy
+ * above. */
 #define CLOCK_SKEW_MAX_US 500000u
 
 static void execute(struct node_conn *conn);
@@ -59,7 +64,9 @@ static uint64_t journal_of(void *user, uint64_t site_id, struct cfsr_uuid *journ
 {
     const struct node_conn *conn = user;
     for (uint32_t lane = 0; lane < conn->core->options.site->lanes; lane++) {
-        int origin = node_owns(conn->core, lane) ? cfsr_inbox_lane_find_site(inbox_of(conn, lane), site_id) : -1;
+        int origin = node_owns(conn->core, lane)
+                         ? cfsr_inbox_lane_find_site(inbox_of(conn, lane), site_id)
+                         : -1;
         if (origin >= 0) {
             *journal_out = cfsr_inbox_lane_durable(inbox_of(conn, lane), origin)->journal;
             return 1;
@@ -76,7 +83,8 @@ static int cursor(void *user, uint64_t site_id, const struct cfsr_uuid *journal,
     int origin = cfsr_inbox_lane_find_site(inbox, site_id);
 
     if (cfsr_inbox_lane_failed(inbox))
-        return cfsr_fail(-CFSR_E_FAILED, "inbox lane %u had a write error: restart the daemon of site %llu", lane,
+        return cfsr_fail(-CFSR_E_FAILED,
+                         "inbox lane %u had a write error: restart the daemon of site %llu", lane,
                          (unsigned long long)conn->core->options.site->site_id);
     if (origin < 0) {
         *lane_out = (struct cfsr_hello_lane){.last = {.lsn = UINT64_MAX}};
@@ -84,8 +92,10 @@ static int cursor(void *user, uint64_t site_id, const struct cfsr_uuid *journal,
     }
     const struct cfsr_inbox_cursor *durable = cfsr_inbox_lane_durable(inbox, origin);
     if (!cfsr_uuid_equal(&durable->journal, journal))
-        return cfsr_fail(-CFSR_E_JOURNAL_CHANGED, "site %llu is known here by another journal: it was made anew, or two sites use one id",
-                         (unsigned long long)site_id);
+        return cfsr_fail(
+            -CFSR_E_JOURNAL_CHANGED,
+            "site %llu is known here by another journal: it was made anew, or two sites use one id",
+            (unsigned long long)site_id);
     *lane_out = (struct cfsr_hello_lane){
         .cursor = durable->lsn,
         .incarnation = durable->incarnation,
@@ -95,7 +105,8 @@ static int cursor(void *user, uint64_t site_id, const struct cfsr_uuid *journal,
     return 0;
 }
 
-/* Looks only: an origin is made by its first batch that passed every check. HELLO made sure that the journal is the one known here, if any is. */
+/* Looks only: an origin is made by its first batch that passed every check. HELLO made sure that
+ * the journal is the one known here, if any is. */
 static uint64_t staged_lsn(void *user, uint64_t site_id, uint32_t lane)
 {
     struct node_conn *conn = user;
@@ -116,8 +127,8 @@ static int batch_key(struct node_conn *conn, uint32_t key_id, struct cfsr_mac_ke
             return 0;
         }
     }
-    int rc = cfsr_session_batch_key(options->keyring, key_id, &options->site->cluster, conn->receiver.site_id,
-                                    options->site->site_id, &key);
+    int rc = cfsr_session_batch_key(options->keyring, key_id, &options->site->cluster,
+                                    conn->receiver.site_id, options->site->site_id, &key);
     if (rc < 0)
         return rc;
     cfsr_mac_key_destroy(conn->key[1]);
@@ -161,8 +172,8 @@ static uint32_t entries_from(const struct cfsr_scan *scan, uint64_t from, uint64
 }
 
 /* Tag, digest, decompression, records: the order of law 7. */
-static int check_batch(struct node_conn *conn, const struct cfsr_batch_header *header, const uint8_t *prefix, bool overlaps,
-                       struct cfsr_scan *scan)
+static int check_batch(struct node_conn *conn, const struct cfsr_batch_header *header,
+                       const uint8_t *prefix, bool overlaps, struct cfsr_scan *scan)
 {
     struct cfsr_node_core *core = conn->core;
     const uint8_t *extension = prefix + CFSR_BATCH_PREFIX_BYTES;
@@ -199,8 +210,8 @@ static int check_batch(struct node_conn *conn, const struct cfsr_batch_header *h
         .next_seq = seqs_of(conn, header->lane),
     };
     rc = cfsr_record_scan(scan);
-    if (rc == 0 && (scan->record_count == 0 || scan->raw_bytes != header->original_bytes || scan->next_lsn != header->lsn_to ||
-                    scan->entry_count != header->entry_count))
+    if (rc == 0 && (scan->record_count == 0 || scan->raw_bytes != header->original_bytes ||
+                    scan->next_lsn != header->lsn_to || scan->entry_count != header->entry_count))
         rc = -CFSR_E_BAD_FRAME; /* the prefix is signed, so this is a fault of the origin */
     if (rc < 0)
         forget_seqs(conn, header->lane);
@@ -216,21 +227,23 @@ static void observe_clock(struct cfsr_node_core *core, uint64_t timestamp_us)
         cfsr_hlc_observe(cfsr_status_page_hlc(core->env.page), timestamp_us);
 }
 
-static void take_batch(struct node_conn *conn, const struct cfsr_link_header *link, const uint8_t *frame)
+static void take_batch(struct node_conn *conn, const struct cfsr_link_header *link,
+                       const uint8_t *frame)
 {
     struct cfsr_node_core *core = conn->core;
     const uint8_t *prefix = frame + CFSR_LINK_HEADER_BYTES;
     struct cfsr_batch_header header;
     struct cfsr_scan scan;
-    enum cfsr_admission admission =
-        cfsr_receiver_admit(&conn->receiver, core->now_ns, link, frame, staged_lsn, &header, &core->outbox);
+    enum cfsr_admission admission = cfsr_receiver_admit(&conn->receiver, core->now_ns, link, frame,
+                                                        staged_lsn, &header, &core->outbox);
 
     if (admission == CFSR_ADMIT_REFUSE) {
         cfsr_counter_add(&core->counters.bad_frames, 1);
         return;
     }
     cfsr_counter_add(&core->counters.batches_received, 1);
-    cfsr_counter_add(&core->counters.wire_bytes_received, CFSR_LINK_HEADER_BYTES + (uint64_t)link->length_bytes);
+    cfsr_counter_add(&core->counters.wire_bytes_received,
+                     CFSR_LINK_HEADER_BYTES + (uint64_t)link->length_bytes);
     if (admission == CFSR_ADMIT_DUPLICATE) {
         cfsr_counter_add(&core->counters.duplicate_batches, 1);
         return;
@@ -242,7 +255,8 @@ static void take_batch(struct node_conn *conn, const struct cfsr_link_header *li
     if (rc == 0) {
         rc = cfsr_inbox_lane_origin(inbox_of(conn, header.lane), header.site_id, &header.journal);
         if (rc >= 0 && cfsr_inbox_lane_staged(inbox_of(conn, header.lane), rc)->lsn != staged)
-            rc = -CFSR_E_JOURNAL_CHANGED; /* another connection has begun with another journal since our HELLO */
+            rc = -CFSR_E_JOURNAL_CHANGED; /* another connection has begun with another journal since
+                                             our HELLO */
     }
     if (rc < 0) {
         cfsr_counter_add(&core->counters.bad_frames, 1);
@@ -251,8 +265,8 @@ static void take_batch(struct node_conn *conn, const struct cfsr_link_header *li
     }
     struct node_store *store = core->stores[header.lane];
     uint32_t entries = entries_from(&scan, staged, header.lsn_from);
-    cfsr_inbox_lane_put(store->inbox, &header, prefix, link->length_bytes, &scan.last, entries, core->wall_us,
-                        core->now_ns);
+    cfsr_inbox_lane_put(store->inbox, &header, prefix, link->length_bytes, &scan.last, entries,
+                        core->wall_us, core->now_ns);
     core->batch_ns = core->now_ns;
     core->receiving_bulk = (link->flags & CFSR_FRAME_ACK_NOW) == 0;
     store->ack_now = store->ack_now || !core->receiving_bulk;
@@ -261,8 +275,10 @@ static void take_batch(struct node_conn *conn, const struct cfsr_link_header *li
     cfsr_counter_add(&core->counters.entries_received, entries);
 }
 
-/* Where a BATCH would go, read before anything is trusted: it only chooses whose room is asked for. */
-static bool has_room(struct node_conn *conn, const struct cfsr_link_header *link, const uint8_t *frame)
+/* Where a BATCH would go, read before anything is trusted: it only chooses whose room is asked for.
+ */
+static bool has_room(struct node_conn *conn, const struct cfsr_link_header *link,
+                     const uint8_t *frame)
 {
     struct cfsr_node_core *core = conn->core;
     uint16_t lane = cfsr_load_le16(frame + CFSR_LINK_HEADER_BYTES + 8);
@@ -275,7 +291,8 @@ static bool has_room(struct node_conn *conn, const struct cfsr_link_header *link
 /* ---- transport upcalls ---- */
 
 /* True if the frame was taken. */
-static bool take_frame(struct node_conn *conn, const struct cfsr_link_header *header, const uint8_t *frame)
+static bool take_frame(struct node_conn *conn, const struct cfsr_link_header *header,
+                       const uint8_t *frame)
 {
     struct cfsr_node_core *core = conn->core;
 
@@ -291,13 +308,15 @@ static bool take_frame(struct node_conn *conn, const struct cfsr_link_header *he
         }
         take_batch(conn, header, frame);
     } else {
-        cfsr_receiver_on_frame(&conn->receiver, core->now_ns, core->wall_us, header, frame, &core->outbox);
+        cfsr_receiver_on_frame(&conn->receiver, core->now_ns, core->wall_us, header, frame,
+                               &core->outbox);
     }
     execute(conn);
     return true;
 }
 
-static size_t on_data(void *user, struct cfsr_conn *transport_conn, const uint8_t *span, size_t len_bytes)
+static size_t on_data(void *user, struct cfsr_conn *transport_conn, const uint8_t *span,
+                      size_t len_bytes)
 {
     struct node_conn *conn = user;
     struct cfsr_node_core *core = conn->core;
@@ -305,16 +324,19 @@ static size_t on_data(void *user, struct cfsr_conn *transport_conn, const uint8_
 
     while (len_bytes - taken >= CFSR_LINK_HEADER_BYTES) {
         struct cfsr_link_header header;
-        int rc = conn->receiver.state == CFSR_RECEIVER_CLOSING ? -CFSR_E_SHUTDOWN
-                                                               : cfsr_link_header_load(span + taken, &header);
+        int rc = conn->receiver.state == CFSR_RECEIVER_CLOSING
+                     ? -CFSR_E_SHUTDOWN
+                     : cfsr_link_header_load(span + taken, &header);
         if (rc == 0 && conn->receiver.state < CFSR_RECEIVER_RUNNING &&
-            (header.type == CFSR_FRAME_BATCH || header.length_bytes > UNPROVEN_FRAME_MAX_BYTES - CFSR_LINK_HEADER_BYTES))
+            (header.type == CFSR_FRAME_BATCH ||
+             header.length_bytes > UNPROVEN_FRAME_MAX_BYTES - CFSR_LINK_HEADER_BYTES))
             rc = -CFSR_E_BAD_FRAME; /* a dialer proves itself by a heartbeat first */
         if (rc < 0) {
             taken = len_bytes; /* nothing of a connection that ends is looked at */
             if (conn->receiver.state != CFSR_RECEIVER_CLOSING) {
                 cfsr_counter_add(&core->counters.bad_frames, 1);
-                cfsr_receiver_reject(&conn->receiver, core->now_ns, rc, cfsr_strerror(rc), &core->outbox);
+                cfsr_receiver_reject(&conn->receiver, core->now_ns, rc, cfsr_strerror(rc),
+                                     &core->outbox);
                 execute(conn);
             }
             break;
@@ -364,7 +386,8 @@ static void on_closed(void *user, struct cfsr_conn *transport_conn, int reason)
     if (!core->draining && why != -CFSR_E_WRONG_CORE)
         cfsr_log(receiver->counters.refused > 0 ? CFSR_LOG_ERROR : CFSR_LOG_INFO,
                  receiver->counters.refused > 0 ? "connection_refused" : "connection_closed",
-                 CFSR_U("peer", receiver->site_id != 0 ? receiver->site_id : receiver->session.hello.site_id),
+                 CFSR_U("peer", receiver->site_id != 0 ? receiver->site_id
+                                                       : receiver->session.hello.site_id),
                  CFSR_U("core", core->options.core), CFSR_S("reason", cfsr_error_name(why)));
     cfsr_receiver_fini(&conn->receiver);
     for (unsigned i = 0; i < CFSR_ARRAY_LEN(conn->key); i++) {
@@ -397,7 +420,8 @@ static void take_over(struct node_conn *winner)
     for (uint32_t i = 0; i < core->conn_count; i++) {
         struct node_conn *conn = &core->conns[i];
         if (!conn->in_use || conn == winner || conn->receiver.site_id != mine->site_id ||
-            (conn->receiver.lane_mask & mine->lane_mask) == 0 || conn->receiver.state != CFSR_RECEIVER_RUNNING)
+            (conn->receiver.lane_mask & mine->lane_mask) == 0 ||
+            conn->receiver.state != CFSR_RECEIVER_RUNNING)
             continue;
         struct cfsr_outbox *out = &core->outbox;
         unsigned first = out->count;
@@ -405,14 +429,16 @@ static void take_over(struct node_conn *winner)
         for (unsigned k = first; k < out->count; k++) {
             const struct cfsr_action *action = &out->item[k];
             if (action->type == CFSR_ACTION_SEND_FRAME && node_control_free(&conn->control) > 0)
-                node_control_send(core, &conn->control, conn->conn, action->frame, action->frame_bytes);
+                node_control_send(core, &conn->control, conn->conn, action->frame,
+                                  action->frame_bytes);
             else if (action->type == CFSR_ACTION_CLOSE)
                 core->env.transport->close(conn->conn, true);
         }
         out->count = first;
     }
     cfsr_log(CFSR_LOG_INFO, "connection_up", CFSR_U("peer", mine->site_id),
-             CFSR_S("peer_name", core->options.peers[winner->peer].name), CFSR_U("core", core->options.core),
+             CFSR_S("peer_name", core->options.peers[winner->peer].name),
+             CFSR_U("core", core->options.core),
              CFSR_U("lanes", (uint64_t)__builtin_popcountll(mine->lane_mask)));
 }
 
@@ -456,7 +482,8 @@ static void make_room(struct cfsr_node_core *core)
     core->env.transport->close(oldest->conn, false);
 }
 
-void cfsr_node_core_accept(struct cfsr_node_core *core, struct cfsr_incoming *incoming, uint64_t now_ns)
+void cfsr_node_core_accept(struct cfsr_node_core *core, struct cfsr_incoming *incoming,
+                           uint64_t now_ns)
 {
     struct node_conn *conn = NULL;
     uint8_t nonce[32];
@@ -471,7 +498,10 @@ void cfsr_node_core_accept(struct cfsr_node_core *core, struct cfsr_incoming *in
     }
     struct cfsr_receiver_options options = {
         .local = &core->local,
-        .env = {.user = conn, .is_known_site = is_known_site, .cursor = cursor, .journal_of = journal_of},
+        .env = {.user = conn,
+                .is_known_site = is_known_site,
+                .cursor = cursor,
+                .journal_of = journal_of},
         .owned_mask = core->lane_mask,
         .hello_timeout_ns = core->options.hello_timeout_ns,
         .idle_timeout_ns = core->options.progress_timeout_ns,
@@ -486,7 +516,8 @@ void cfsr_node_core_accept(struct cfsr_node_core *core, struct cfsr_incoming *in
     conn->peer = -1;
     conn->waiting = false;
     conn->evicted = false;
-    if (core->env.transport->accept(core->env.group, incoming, &conn_events, conn, &conn->conn) < 0) {
+    if (core->env.transport->accept(core->env.group, incoming, &conn_events, conn, &conn->conn) <
+        0) {
         cfsr_receiver_fini(&conn->receiver);
         return;
     }
@@ -535,7 +566,8 @@ static unsigned turn(struct node_conn *conn)
         }
         return work;
     }
-    if (cfsr_receiver_flush_acks(&conn->receiver, core->now_ns, core->inbox_full ? 100 : 0, &core->outbox)) {
+    if (cfsr_receiver_flush_acks(&conn->receiver, core->now_ns, core->inbox_full ? 100 : 0,
+                                 &core->outbox)) {
         cfsr_counter_add(&core->counters.acks_sent, 1);
         work++;
     }
@@ -567,7 +599,8 @@ uint64_t node_conns_deadline(const struct cfsr_node_core *core)
     uint64_t deadline = UINT64_MAX;
     for (uint32_t i = 0; i < core->conn_count && core->conns_in_use > 0; i++)
         if (core->conns[i].in_use)
-            deadline = cfsr_min_u64(deadline, cfsr_receiver_next_deadline(&core->conns[i].receiver));
+            deadline = cfsr_min_u64(deadline,
+                                    cfsr_receiver_next_deadline(&core->conns[i].receiver));
     return deadline;
 }
 
@@ -589,8 +622,10 @@ int node_conns_create(struct cfsr_node_core *core)
 {
     core->conn_count = core->options.conns_max;
     core->conns = calloc(core->conn_count, sizeof *core->conns);
-    core->seqs_per_lane = (core->options.site->shards + core->options.site->lanes - 1) / core->options.site->lanes;
-    core->seqs = calloc((size_t)core->options.peer_count * CFSR_LANES_MAX, sizeof(uint64_t) * core->seqs_per_lane);
+    core->seqs_per_lane = (core->options.site->shards + core->options.site->lanes - 1) /
+                          core->options.site->lanes;
+    core->seqs = calloc((size_t)core->options.peer_count * CFSR_LANES_MAX,
+                        sizeof(uint64_t) * core->seqs_per_lane);
     if (core->conns == NULL || (core->seqs == NULL && core->options.peer_count > 0))
         return -ENOMEM;
     for (uint32_t i = 0; i < core->conn_count; i++) {

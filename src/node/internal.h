@@ -1,5 +1,6 @@
 /*
- * internal.h - the parts of a node core, private to src/node. All state belongs to the core's thread.
+ * internal.h - the parts of a node core, private to src/node. All state belongs to the core's
+ * thread.
  *
  * journal → stream (source.c) → batch slot (encode.c) → link (outgoing.c) → transport
  * transport → conn (incoming.c) → inbox lane (store.c) → ack
@@ -20,7 +21,11 @@ struct node_conn;
 
 /* ---- journal reading (source.c) ---- */
 
-enum node_buffer_state { NODE_BUFFER_EMPTY, NODE_BUFFER_READING, NODE_BUFFER_READY };
+enum node_buffer_state {
+    NODE_BUFFER_EMPTY,
+    NODE_BUFFER_READING,
+    NODE_BUFFER_READY
+};
 
 /* One read of the journal; bytes [begin, end) of base are records from lsn on. */
 struct node_buffer {
@@ -31,7 +36,7 @@ struct node_buffer {
     enum node_buffer_state state;
     bool in_flight; /* the backend has the op; a dropped read stays so until it completes */
     uint32_t begin, end;
-    uint64_t lsn; /* of base[begin] */
+    uint64_t lsn;  /* of base[begin] */
     uint32_t skip; /* READING: bytes before begin that only the alignment asked for */
 };
 
@@ -62,9 +67,9 @@ struct node_stream {
     uint64_t file_lsn;
     struct node_open_job open;
     uint32_t need_bytes; /* a record larger than what was read: read at least this much */
-    bool retried;        /* bytes at lsn failed their CRC once and are read again from a fresh open */
-    int error;           /* sticky until re-aimed */
-    uint64_t used_at;    /* turn of the last use */
+    bool retried;     /* bytes at lsn failed their CRC once and are read again from a fresh open */
+    int error;        /* sticky until re-aimed */
+    uint64_t used_at; /* turn of the last use */
 };
 
 /* ---- encoded batches (encode.c) ---- */
@@ -115,12 +120,15 @@ struct node_link {
     struct cfsr_node_core *core;
     uint32_t peer; /* index */
     uint32_t peer_core;
-    bool in_use, retiring; /* retiring: replaced by a new lane map, gone once closed */
-    uint32_t reroute_cores; /* retiring: the last link of the peer opens the new map; 0: another one does, or none */
-    bool stamp_overrun; /* a stamp job of an older connection still runs: this connection ends and asks again */
+    bool in_use, retiring;  /* retiring: replaced by a new lane map, gone once closed */
+    uint32_t reroute_cores; /* retiring: the last link of the peer opens the new map; 0: another one
+                               does, or none */
+    bool stamp_overrun; /* a stamp job of an older connection still runs: this connection ends and
+                           asks again */
     struct cfsr_sender sender;
-    struct cfsr_sender_counters counted; /* what the core's counters already hold of sender.counters */
-    bool up;                             /* "link_up" was logged for this connection */
+    struct cfsr_sender_counters
+        counted; /* what the core's counters already hold of sender.counters */
+    bool up;     /* "link_up" was logged for this connection */
     struct cfsr_conn *conn;
     uint64_t attempt; /* counts connections: late answers of an older one are dropped */
     struct cfsr_mac_key *batch_key;
@@ -183,8 +191,8 @@ struct node_store {
     struct node_segment_job segment;
     struct node_store_write write[CFSR_INBOX_WRITES_MAX];
     uint32_t writes_busy;
-    bool ack_now;     /* a sender has nothing more gathered */
-    bool moved;       /* durable cursors moved since the acks were looked at */
+    bool ack_now; /* a sender has nothing more gathered */
+    bool moved;   /* durable cursors moved since the acks were looked at */
     bool direct;
     uint64_t retry_ns; /* after a failed preparation (full disk) */
     int last_error;
@@ -211,7 +219,8 @@ struct cfsr_node_core {
     bool turn_again; /* something will be possible at the next turn without any event */
 
     uint64_t head_lsn[CFSR_LANES_MAX], head_entries[CFSR_LANES_MAX];
-    uint64_t known_mask; /* lanes whose head is known in this boot; nothing is compared or sent before */
+    uint64_t
+        known_mask; /* lanes whose head is known in this boot; nothing is compared or sent before */
 
     struct cfsr_batch_codec *codec;
     uint32_t encode_class;
@@ -222,6 +231,7 @@ struct cfsr_node_core {
     struct node_batch *batches;
     uint32_t batch_count;
     uint32_t encodes_left; /* of this turn */
+    uint64_t doubted_mask; /* lanes of which a peer found bytes wrong: checked before they are sent */
 
     struct node_link *links;
     uint32_t link_count;
@@ -265,20 +275,26 @@ void node_streams_destroy(struct cfsr_node_core *core);
 /* The stream of (lane, lsn), aimed there now if need be; NULL: all are busy (stall). */
 struct node_stream *node_stream_at(struct cfsr_node_core *core, uint32_t lane, uint64_t lsn);
 /*
- * Bytes ready at the stream's position: 0 and data, or -EAGAIN (being read), or a sticky error. Keeps the read-ahead going.
- * need_bytes > 0: more than what is shown is needed.
+ * Bytes ready at the stream's position: 0 and data, or -EAGAIN (being read), or a sticky error.
+ * Keeps the read-ahead going. need_bytes > 0: more than what is shown is needed.
  */
-int node_stream_peek(struct node_stream *stream, uint32_t need_bytes, const uint8_t **data_out, uint32_t *len_out);
+int node_stream_peek(struct node_stream *stream, uint32_t need_bytes, const uint8_t **data_out,
+                     uint32_t *len_out);
 void node_stream_consume(struct node_stream *stream, uint32_t data_bytes, uint64_t next_lsn);
-/* The bytes at the position failed their check: read again once from a fresh open, then -CFSR_E_DAMAGED or GONE. */
+/* The bytes at the position failed their check: read again once from a fresh open, then
+ * -CFSR_E_DAMAGED or GONE. */
 int node_stream_bad_bytes(struct node_stream *stream);
 
 /* encode.c */
 int node_batches_create(struct cfsr_node_core *core);
 void node_batches_destroy(struct cfsr_node_core *core);
-/* The encoded batch that begins at (lane, from): 0; -EAGAIN not ready (reading, no slot, budget used); else a journal error. */
-int node_batch_get(struct cfsr_node_core *core, uint32_t lane, uint64_t from, struct node_batch **batch_out);
+/* The encoded batch that begins at (lane, from): 0; -EAGAIN not ready (reading, no slot, budget
+ * used); else a journal error. */
+int node_batch_get(struct cfsr_node_core *core, uint32_t lane, uint64_t from,
+                   struct node_batch **batch_out);
 void node_batch_release(struct node_batch *batch);
+/* A peer found bytes of these lanes wrong: forget what is encoded, check from now on. */
+void node_batches_doubt(struct cfsr_node_core *core, uint64_t lane_mask);
 
 /* outgoing.c */
 int node_links_create(struct cfsr_node_core *core, uint64_t now_ns);
@@ -289,8 +305,8 @@ void node_links_drain(struct cfsr_node_core *core);
 bool node_links_idle(const struct cfsr_node_core *core);
 int node_control_create(struct cfsr_node_core *core, struct node_control *control);
 /* Copies a sealed frame into a free control slot and hands it to the transport. */
-void node_control_send(struct cfsr_node_core *core, struct node_control *control, struct cfsr_conn *conn, const void *frame,
-                       uint32_t frame_bytes);
+void node_control_send(struct cfsr_node_core *core, struct node_control *control,
+                       struct cfsr_conn *conn, const void *frame, uint32_t frame_bytes);
 uint32_t node_control_free(const struct node_control *control);
 #define NODE_COOKIE_CONTROL 0x8000000000000000ull
 void node_control_sent(struct node_control *control, uint64_t cookie);
@@ -305,7 +321,8 @@ void node_conns_drain(struct cfsr_node_core *core);
 /* store.c */
 int node_stores_create(struct cfsr_node_core *core);
 void node_stores_destroy(struct cfsr_node_core *core);
-int node_store_add(struct cfsr_node_core *core, uint32_t lane, const struct cfsr_inbox_state *state);
+int node_store_add(struct cfsr_node_core *core, uint32_t lane,
+                   const struct cfsr_inbox_state *state);
 /* Room for a frame of this many bytes; takes a slot if needed. False: stalled, counted. */
 bool node_store_room(struct node_store *store, uint32_t frame_bytes);
 unsigned node_stores_turn(struct cfsr_node_core *core);

@@ -1,13 +1,14 @@
 /*
- * limits.h - every pool of a core, sized once. cfsr_node_memory_bytes() is the sum of the terms marked [io]; the rest is small.
+ * limits.h - every pool of a core, sized once. cfsr_node_memory_bytes() is the sum of the terms
+ * marked [io]; the rest is small.
  *
  * With the defaults (8 lanes, 1 core; figures in docs/architecture.md):
- *   [io] journal streams:  read_buffers × CFSR_NODE_READ_BUFFER_BYTES   each stream owns two: one consumed, one being read
- *   [io] encoded batches:  batch_slots × CFSR_NODE_BATCH_SLOT_BYTES
- *   [io] inbox slots:      inbox_slots × CFSR_INBOX_SLOT_BYTES          filling or being written, over all lanes
- *   [io] decode scratch:   1 × CFSR_NODE_SCRATCH_BYTES
- *   [io] control frames:   (links + conns) × CFSR_NODE_CONTROL_SLOTS × CFSR_NODE_CONTROL_SLOT_BYTES
- *        receive rings:    transport group: recv_rings_max × recv_ring_bytes
+ *   [io] journal streams:  read_buffers × CFSR_NODE_READ_BUFFER_BYTES   each stream owns two: one
+ * consumed, one being read [io] encoded batches:  batch_slots × CFSR_NODE_BATCH_SLOT_BYTES [io]
+ * inbox slots:      inbox_slots × CFSR_INBOX_SLOT_BYTES          filling or being written, over all
+ * lanes [io] decode scratch:   1 × CFSR_NODE_SCRATCH_BYTES [io] control frames:   (links + conns) ×
+ * CFSR_NODE_CONTROL_SLOTS × CFSR_NODE_CONTROL_SLOT_BYTES receive rings:    transport group:
+ * recv_rings_max × recv_ring_bytes
  */
 #ifndef CFSR_NODE_LIMITS_H
 #define CFSR_NODE_LIMITS_H
@@ -15,30 +16,36 @@
 #include "inbox/inbox.h"
 #include "repl/wire.h"
 
-/* One read of the journal: two default batches, so that a turn of the sender costs one read for two encodes. */
+/* One read of the journal: two default batches, so that a turn of the sender costs one read for two
+ * encodes. */
 #define CFSR_NODE_READ_BYTES (512u << 10)
-/* Before the read: room for the unconsumed tail of the previous one, a maximal record at most; 4 KiB-aligned. */
+/* Before the read: room for the unconsumed tail of the previous one, a maximal record at most; 4
+ * KiB-aligned. */
 #define CFSR_NODE_READ_HEADROOM_BYTES ((1u << 20) + (8u << 10))
 #define CFSR_NODE_READ_BUFFER_BYTES   (CFSR_NODE_READ_HEADROOM_BYTES + (1u << 20) + (16u << 10))
 #define CFSR_NODE_BATCH_SLOT_BYTES    CFSR_BATCH_BODY_MAX_BYTES
 #define CFSR_NODE_SCRATCH_BYTES       CFSR_BATCH_BODY_MAX_BYTES
-/* Frames of one link handed to the transport and not sent yet, in frames and in bytes (two gathered sends). */
-#define CFSR_NODE_LINK_FRAMES_MAX     32
-#define CFSR_NODE_LINK_QUEUE_BYTES    (512u << 10)
-#define CFSR_NODE_CONTROL_SLOTS       4
+/* Frames of one link handed to the transport and not sent yet, in frames and in bytes (two gathered
+ * sends). */
+#define CFSR_NODE_LINK_FRAMES_MAX  32
+#define CFSR_NODE_LINK_QUEUE_BYTES (512u << 10)
+#define CFSR_NODE_CONTROL_SLOTS    4
 /* An event may answer and say goodbye: both must find room. */
-#define CFSR_NODE_CONTROL_RESERVE     2
-#define CFSR_NODE_CONTROL_SLOT_BYTES  (CFSR_LINK_HEADER_BYTES + CFSR_CONTROL_MAX_BYTES)
+#define CFSR_NODE_CONTROL_RESERVE    2
+#define CFSR_NODE_CONTROL_SLOT_BYTES (CFSR_LINK_HEADER_BYTES + CFSR_CONTROL_MAX_BYTES)
 /* Batches encoded in one turn: keeps a turn below 2 ms at 256 KiB a batch. */
-#define CFSR_NODE_ENCODES_PER_TURN    4
+#define CFSR_NODE_ENCODES_PER_TURN 4
 /* Sends whose ack is timed, per link. */
-#define CFSR_NODE_ACK_MARKS           128
+#define CFSR_NODE_ACK_MARKS 128
 
-_Static_assert(CFSR_NODE_READ_HEADROOM_BYTES >= CFSR_RECORD_MAX_BYTES + 4096, "a maximal record's tail fits");
+_Static_assert(CFSR_NODE_READ_HEADROOM_BYTES >= CFSR_RECORD_MAX_BYTES + 4096,
+               "a maximal record's tail fits");
 _Static_assert(CFSR_NODE_READ_HEADROOM_BYTES % 4096 == 0, "direct reads land aligned");
-_Static_assert(CFSR_NODE_READ_BYTES <= CFSR_NODE_READ_BUFFER_BYTES - CFSR_NODE_READ_HEADROOM_BYTES - 8192,
+_Static_assert(CFSR_NODE_READ_BYTES <=
+                   CFSR_NODE_READ_BUFFER_BYTES - CFSR_NODE_READ_HEADROOM_BYTES - 8192,
                "a read fits, widened to the alignment");
-_Static_assert(CFSR_RECORD_MAX_BYTES <= CFSR_NODE_READ_BUFFER_BYTES - CFSR_NODE_READ_HEADROOM_BYTES - 8192,
+_Static_assert(CFSR_RECORD_MAX_BYTES <=
+                   CFSR_NODE_READ_BUFFER_BYTES - CFSR_NODE_READ_HEADROOM_BYTES - 8192,
                "a maximal record can be read at once");
 _Static_assert(CFSR_INBOX_SLOT_BYTES >= CFSR_FRAME_MAX_BYTES + 4096, "a maximal frame fits a slot");
 

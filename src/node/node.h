@@ -1,10 +1,14 @@
 /*
- * node.h - one core of the daemon: its lanes' journal readers, outgoing links, incoming connections and inbox writers.
+ * node.h - one core of the daemon: its lanes' journal readers, outgoing links, incoming connections
+ * and inbox writers.
  *
- * A node core is the driver that executes the actions of the sans-I/O state machines (repl/sender.h, repl/receiver.h, inbox/inbox.h) over the file
- * seam and the transport table. It knows no ring, socket, thread or clock: the daemon gives it the ring backends and real time, the simulator its own.
+ * A node core is the driver that executes the actions of the sans-I/O state machines
+ * (repl/sender.h, repl/receiver.h, inbox/inbox.h) over the file seam and the transport table. It
+ * knows no ring, socket, thread or clock: the daemon gives it the ring backends and real time, the
+ * simulator its own.
  *
- * Thread: all functions on the owning core, except where said. Memory: everything is taken at creation (cfsr_node_limits), nothing after it.
+ * Thread: all functions on the owning core, except where said. Memory: everything is taken at
+ * creation (cfsr_node_limits), nothing after it.
  */
 #ifndef CFSR_NODE_NODE_H
 #define CFSR_NODE_NODE_H
@@ -22,7 +26,8 @@
 
 #define CFSR_NODE_CORES_MAX 64
 
-/* A blocking piece of work: run() on a helper thread, then done() back on the core. Embedded in its owner, who waits for done(). */
+/* A blocking piece of work: run() on a helper thread, then done() back on the core. Embedded in its
+ * owner, who waits for done(). */
 struct cfsr_node_job {
     void (*run)(struct cfsr_node_job *job);
     void (*done)(struct cfsr_node_job *job);
@@ -40,9 +45,12 @@ struct cfsr_node_env {
     void (*adopt_file)(void *user, struct cfsr_file *file);
     const struct cfsr_transport *transport;
     struct cfsr_group *group;
-    struct cfsr_status_page *page; /* NULL in the simulator: heads come from cfsr_node_core_set_head() */
-    void (*submit_job)(void *user, struct cfsr_node_job *job); /* never fails: each owner has one job at a time */
-    /* Start-up only: 4 KiB-aligned memory for I/O, and its registered buffer index (or CFSR_BUFFER_UNREGISTERED). NULL: out of memory. */
+    struct cfsr_status_page
+        *page; /* NULL in the simulator: heads come from cfsr_node_core_set_head() */
+    void (*submit_job)(
+        void *user, struct cfsr_node_job *job); /* never fails: each owner has one job at a time */
+    /* Start-up only: 4 KiB-aligned memory for I/O, and its registered buffer index (or
+     * CFSR_BUFFER_UNREGISTERED). NULL: out of memory. */
     void *(*take_memory)(void *user, uint64_t len_bytes, uint16_t *buffer_index_out);
     void (*random)(void *user, void *out, size_t len_bytes);
     uint64_t (*clock_ns)(void *user); /* for stage histograms only; NULL: not measured */
@@ -52,8 +60,9 @@ struct cfsr_node_peer {
     uint64_t site_id;
     char name[CFSR_SITE_NAME_MAX + 1];
     char endpoint[CFSR_ENDPOINT_MAX];
-    int page_index; /* of the status page; -1 without page */
-    uint64_t acked_lsn[CFSR_LANES_MAX]; /* as persisted: tells a peer that went back; CFSR_LSN_UNKNOWN if not known */
+    int page_index;                     /* of the status page; -1 without page */
+    uint64_t acked_lsn[CFSR_LANES_MAX]; /* as persisted: tells a peer that went back;
+                                           CFSR_LSN_UNKNOWN if not known */
 };
 
 struct cfsr_node_options {
@@ -78,43 +87,43 @@ struct cfsr_node_options {
     uint32_t read_buffers; /* two per journal stream */
     uint32_t batch_slots;
     uint32_t inbox_slots;
-    uint32_t conns_max;    /* incoming connections of this core */
+    uint32_t conns_max; /* incoming connections of this core */
 };
 
 /* Counters of a core; the unpleasant ones included. Written by the core, read by any thread. */
-#define CFSR_NODE_COUNTERS(X)                                                                      \
-    X(batches_encoded)                                                                             \
-    X(batches_shared)    /* sends that reused a batch encoded for another peer */                  \
-    X(entries_tailed)                                                                              \
-    X(raw_bytes_encoded)                                                                           \
-    X(stored_bytes_encoded)                                                                        \
-    X(journal_reads)                                                                               \
-    X(journal_read_bytes)                                                                          \
-    X(batches_sent)                                                                                \
-    X(wire_bytes_sent)                                                                             \
-    X(batches_received)                                                                            \
-    X(duplicate_batches)                                                                           \
-    X(wire_bytes_received)                                                                         \
-    X(raw_bytes_received)                                                                          \
-    X(entries_received)                                                                            \
-    X(inbox_writes)                                                                                \
-    X(inbox_write_bytes)                                                                           \
-    X(inbox_write_errors)                                                                          \
-    X(acks_sent)                                                                                   \
-    X(acks_received)                                                                               \
-    X(batches_timed_out)                                                                           \
-    X(retransmitted_bytes)                                                                         \
-    X(connects)                                                                                    \
-    X(refused_in)        /* connections refused or dropped here, with a named reason */            \
-    X(refused_out)       /* refusals by peers */                                                   \
-    X(bad_frames)        /* malformed, replayed, wrong tag, wrong digest, damaged body */          \
-    X(peer_regressions)                                                                            \
-    X(stall_no_batch_slot)                                                                         \
-    X(stall_no_stream)                                                                             \
-    X(stall_no_inbox_slot)                                                                         \
-    X(stall_inbox_writes)                                                                          \
-    X(stall_no_segment)                                                                            \
-    X(stall_no_control_slot)                                                                       \
+#define CFSR_NODE_COUNTERS(X)                                                       \
+    X(batches_encoded)                                                              \
+    X(batches_shared) /* sends that reused a batch encoded for another peer */      \
+    X(entries_tailed)                                                               \
+    X(raw_bytes_encoded)                                                            \
+    X(stored_bytes_encoded)                                                         \
+    X(journal_reads)                                                                \
+    X(journal_read_bytes)                                                           \
+    X(batches_sent)                                                                 \
+    X(wire_bytes_sent)                                                              \
+    X(batches_received)                                                             \
+    X(duplicate_batches)                                                            \
+    X(wire_bytes_received)                                                          \
+    X(raw_bytes_received)                                                           \
+    X(entries_received)                                                             \
+    X(inbox_writes)                                                                 \
+    X(inbox_write_bytes)                                                            \
+    X(inbox_write_errors)                                                           \
+    X(acks_sent)                                                                    \
+    X(acks_received)                                                                \
+    X(batches_timed_out)                                                            \
+    X(retransmitted_bytes)                                                          \
+    X(connects)                                                                     \
+    X(refused_in)  /* connections refused or dropped here, with a named reason */   \
+    X(refused_out) /* refusals by peers */                                          \
+    X(bad_frames)  /* malformed, replayed, wrong tag, wrong digest, damaged body */ \
+    X(peer_regressions)                                                             \
+    X(stall_no_batch_slot)                                                          \
+    X(stall_no_stream)                                                              \
+    X(stall_no_inbox_slot)                                                          \
+    X(stall_inbox_writes)                                                           \
+    X(stall_no_segment)                                                             \
+    X(stall_no_control_slot)                                                        \
     X(stall_window)
 struct cfsr_node_counters {
 #define X(name) cfsr_counter name;
@@ -123,13 +132,13 @@ struct cfsr_node_counters {
 };
 
 /* Stage histograms, nanoseconds per batch (ack: send to durable ack). */
-#define CFSR_NODE_STAGES(X)                                                                        \
-    X(scan)                                                                                        \
-    X(encode)                                                                                      \
-    X(verify)                                                                                      \
-    X(decode)                                                                                      \
-    X(check)                                                                                       \
-    X(write)                                                                                       \
+#define CFSR_NODE_STAGES(X) \
+    X(scan)                 \
+    X(encode)               \
+    X(verify)               \
+    X(decode)               \
+    X(check)                \
+    X(write)                \
     X(ack)
 struct cfsr_node_stages {
 #define X(name) struct cfsr_histogram name;
@@ -139,33 +148,39 @@ struct cfsr_node_stages {
 
 struct cfsr_node_core;
 
-/* Bytes of I/O memory a core will take with these options: the sum, term by term, is in node/limits.h. */
+/* Bytes of I/O memory a core will take with these options: the sum, term by term, is in
+ * node/limits.h. */
 uint64_t cfsr_node_memory_bytes(const struct cfsr_node_options *options);
 
-int cfsr_node_core_create(const struct cfsr_node_options *options, const struct cfsr_node_env *env, uint64_t now_ns,
-                          struct cfsr_node_core **core_out);
+int cfsr_node_core_create(const struct cfsr_node_options *options, const struct cfsr_node_env *env,
+                          uint64_t now_ns, struct cfsr_node_core **core_out);
 /* After drain: connections closed, no op or job outstanding (asserted). */
 void cfsr_node_core_destroy(struct cfsr_node_core *core);
 
 /* Inbox state of an owned lane, from recovery; for every owned lane, before the first tick. */
-int cfsr_node_core_add_lane(struct cfsr_node_core *core, uint32_t lane, const struct cfsr_inbox_state *state, uint64_t now_ns);
+int cfsr_node_core_add_lane(struct cfsr_node_core *core, uint32_t lane,
+                            const struct cfsr_inbox_state *state, uint64_t now_ns);
 
 /* One turn; returns the work done (0: idle). */
 unsigned cfsr_node_core_tick(struct cfsr_node_core *core, uint64_t now_ns, uint64_t wall_us);
 uint64_t cfsr_node_core_next_deadline(const struct cfsr_node_core *core);
 /* True if nothing waits that only a turn can move (heads of the status page were looked at). */
 bool cfsr_node_core_may_sleep(struct cfsr_node_core *core);
-/* True while a peer that has more gathered is sending: waking for every piece of it would cost more than it gains. */
+/* True while a peer that has more gathered is sending: waking for every piece of it would cost more
+ * than it gains. */
 bool cfsr_node_core_is_receiving_bulk(const struct cfsr_node_core *core);
 /* Bit k: lane k belongs to this core. */
 uint64_t cfsr_node_core_lane_mask(const struct cfsr_node_core *core);
 
 /* A connection accepted by the control thread for this core. Discards it when the pool is full. */
-void cfsr_node_core_accept(struct cfsr_node_core *core, struct cfsr_incoming *incoming, uint64_t now_ns);
+void cfsr_node_core_accept(struct cfsr_node_core *core, struct cfsr_incoming *incoming,
+                           uint64_t now_ns);
 /* Simulator: the lane's committed end, in place of the status page. */
-void cfsr_node_core_set_head(struct cfsr_node_core *core, uint32_t lane, uint64_t committed_lsn, uint64_t entries);
+void cfsr_node_core_set_head(struct cfsr_node_core *core, uint32_t lane, uint64_t committed_lsn,
+                             uint64_t entries);
 
-/* Begins an orderly end: GOODBYEs, closes; true from is_drained() once no connection, op or job is left. */
+/* Begins an orderly end: GOODBYEs, closes; true from is_drained() once no connection, op or job is
+ * left. */
 void cfsr_node_core_drain(struct cfsr_node_core *core, uint64_t now_ns);
 bool cfsr_node_core_is_drained(const struct cfsr_node_core *core);
 

@@ -1,12 +1,14 @@
 /*
  * outgoing.c - the driver of outgoing links: executes the senders' actions over the transport.
  *
- * A link is one connection from this core to one core of a peer. At first every peer has one link for all of this core's lanes; a WRONG_CORE
- * answer tells the peer's core count, and the link is replaced by one for each of its cores that shares lanes with this one.
+ * A link is one connection from this core to one core of a peer. At first every peer has one link
+ * for all of this core's lanes; a WRONG_CORE answer tells the peer's core count, and the link is
+ * replaced by one for each of its cores that shares lanes with this one.
  *
  * Thread:     the core.
- * Invariants: a frame's header and body stay untouched until on_sent; frames leave in the order in which they were sealed (link sequence);
- *             an event is only taken from the transport while there is room for the control frames it may answer with.
+ * Invariants: a frame's header and body stay untouched until on_sent; frames leave in the order in
+ * which they were sealed (link sequence); an event is only taken from the transport while there is
+ * room for the control frames it may answer with.
  */
 #include "node/internal.h"
 
@@ -27,7 +29,8 @@ int node_control_create(struct cfsr_node_core *core, struct node_control *contro
 {
     for (unsigned i = 0; i < CFSR_NODE_CONTROL_SLOTS; i++) {
         uint16_t ignored;
-        control->slot[i] = core->env.take_memory(core->env.user, CFSR_NODE_CONTROL_SLOT_BYTES, &ignored);
+        control->slot[i] = core->env.take_memory(core->env.user, CFSR_NODE_CONTROL_SLOT_BYTES,
+                                                 &ignored);
         if (control->slot[i] == NULL)
             return -ENOMEM;
     }
@@ -40,8 +43,8 @@ uint32_t node_control_free(const struct node_control *control)
     return CFSR_NODE_CONTROL_SLOTS - (uint32_t)__builtin_popcount(control->busy);
 }
 
-void node_control_send(struct cfsr_node_core *core, struct node_control *control, struct cfsr_conn *conn, const void *frame,
-                       uint32_t frame_bytes)
+void node_control_send(struct cfsr_node_core *core, struct node_control *control,
+                       struct cfsr_conn *conn, const void *frame, uint32_t frame_bytes)
 {
     CFSR_ASSERT(node_control_free(control) > 0 && frame_bytes <= CFSR_NODE_CONTROL_SLOT_BYTES);
     unsigned slot = (unsigned)__builtin_ctz(~control->busy);
@@ -52,7 +55,8 @@ void node_control_send(struct cfsr_node_core *core, struct node_control *control
     };
 
     memcpy(control->slot[slot], frame, frame_bytes);
-    /* The control queue of a connection holds more than its slots; a refusal means that it is closing. */
+    /* The control queue of a connection holds more than its slots; a refusal means that it is
+     * closing. */
     if (core->env.transport->send(conn, CFSR_STREAM_CONTROL, &out, 1) == 1)
         control->busy |= 1u << slot;
 }
@@ -80,7 +84,8 @@ static int read_stamp(struct node_stamp_job *stamp)
     rc = cfsr_file_open(core->env.blocking_fs, path, CFSR_OPEN_READ, &file);
     if (rc < 0)
         return rc;
-    rc = cfsr_file_pread(file, bytes, sizeof bytes, cfsr_segment_file_offset(site, stamp->wanted.lsn));
+    rc = cfsr_file_pread(file, bytes, sizeof bytes,
+                         cfsr_segment_file_offset(site, stamp->wanted.lsn));
     cfsr_file_close(file);
     if (rc < 0)
         return rc;
@@ -94,7 +99,8 @@ static int read_stamp(struct node_stamp_job *stamp)
         .crc = header.crc,
     };
     stamp->found_end_lsn = stamp->wanted.lsn + cfsr_record_total_bytes(&header);
-    /* A record that ends within a header of its segment's end is followed by nothing: the cursor is the boundary. */
+    /* A record that ends within a header of its segment's end is followed by nothing: the cursor is
+     * the boundary. */
     uint64_t boundary = cfsr_segment_first_lsn(site, stamp->wanted.lsn) + site->segment_bytes;
     if (boundary - stamp->found_end_lsn < CFSR_RECORD_HEADER_BYTES)
         stamp->found_end_lsn = boundary;
@@ -116,8 +122,8 @@ static void done_stamp(struct cfsr_node_job *job)
     link->stamps_busy--;
     if (stamp->attempt != link->attempt || link->conn == NULL)
         return;
-    cfsr_sender_on_stamp(&link->sender, link->core->now_ns, link->core->wall_us, stamp->lane, stamp->result,
-                         &stamp->found, stamp->found_end_lsn, &link->core->outbox);
+    cfsr_sender_on_stamp(&link->sender, link->core->now_ns, link->core->wall_us, stamp->lane,
+                         stamp->result, &stamp->found, stamp->found_end_lsn, &link->core->outbox);
     execute(link);
 }
 
@@ -137,7 +143,8 @@ static void on_connected(void *user, struct cfsr_conn *conn)
 
 static bool is_bad_frame(int reason)
 {
-    return reason == -CFSR_E_BAD_FRAME || reason == -CFSR_E_BAD_LINK_TAG || reason == -CFSR_E_REPLAYED;
+    return reason == -CFSR_E_BAD_FRAME || reason == -CFSR_E_BAD_LINK_TAG ||
+           reason == -CFSR_E_REPLAYED;
 }
 
 static size_t on_data(void *user, struct cfsr_conn *conn, const uint8_t *span, size_t len_bytes)
@@ -159,14 +166,16 @@ static size_t on_data(void *user, struct cfsr_conn *conn, const uint8_t *span, s
             break;
         }
         size_t frame_bytes = CFSR_LINK_HEADER_BYTES + (size_t)header.length_bytes;
-        if (len_bytes - taken < frame_bytes || node_control_free(&link->control) < CFSR_NODE_CONTROL_RESERVE)
+        if (len_bytes - taken < frame_bytes ||
+            node_control_free(&link->control) < CFSR_NODE_CONTROL_RESERVE)
             break;
         bool closing = link->sender.state == CFSR_SENDER_CLOSING;
         uint64_t acks = link->sender.counters.acks;
-        cfsr_sender_on_frame(&link->sender, core->now_ns, core->wall_us, &header, span + taken, &core->outbox);
+        cfsr_sender_on_frame(&link->sender, core->now_ns, core->wall_us, &header, span + taken,
+                             &core->outbox);
         cfsr_counter_add(&core->counters.acks_received, link->sender.counters.acks - acks);
-        if (!closing && link->sender.state == CFSR_SENDER_CLOSING && is_bad_frame(link->sender.last_reason) &&
-            header.type != CFSR_FRAME_GOODBYE)
+        if (!closing && link->sender.state == CFSR_SENDER_CLOSING &&
+            is_bad_frame(link->sender.last_reason) && header.type != CFSR_FRAME_GOODBYE)
             cfsr_counter_add(&core->counters.bad_frames, 1);
         execute(link);
         taken += frame_bytes;
@@ -216,6 +225,13 @@ static void log_closed(const struct node_link *link)
              CFSR_U("lsn", sender->fault_lsn));
 }
 
+/* The peer's GOODBYE says that records it got (under good tags) are not what their CRCs say. */
+static bool found_bytes_wrong(int reason)
+{
+    return reason == -CFSR_E_CHECKSUM || reason == -CFSR_E_FORMAT || reason == -CFSR_E_FOREIGN ||
+           reason == -CFSR_E_BAD_ORDER;
+}
+
 static void on_closed(void *user, struct cfsr_conn *conn, int reason)
 {
     struct node_link *link = user;
@@ -223,6 +239,8 @@ static void on_closed(void *user, struct cfsr_conn *conn, int reason)
     uint32_t random;
     bool was_quiet = link->sender.attempts > 0 && link->sender.last_reason == reason;
 
+    if (found_bytes_wrong(link->sender.last_reason))
+        node_batches_doubt(core, link->sender.options.lane_mask);
     CFSR_ASSERT(link->conn == conn);
     CFSR_ASSERT(link->frames_busy == 0 && link->control.busy == 0);
     link->conn = NULL;
@@ -256,8 +274,9 @@ static void dial(struct node_link *link)
     CFSR_ASSERT(link->conn == NULL);
     link->attempt++;
     cfsr_counter_add(&core->counters.connects, 1);
-    rc = core->env.transport->connect(core->env.group, peer->endpoint, &preamble, core->options.hello_timeout_ns,
-                                      &link_events, link, &link->conn);
+    rc = core->env.transport->connect(core->env.group, peer->endpoint, &preamble,
+                                      core->options.hello_timeout_ns, &link_events, link,
+                                      &link->conn);
     if (rc < 0) {
         core->env.random(core->env.user, &random, sizeof random);
         cfsr_sender_on_closed(&link->sender, core->now_ns, rc, random);
@@ -339,7 +358,8 @@ static void open_link(struct node_link *link, uint32_t peer, uint32_t peer_core,
         uint64_t acked = options->peers[peer].acked_lsn[lane];
         if ((lane_mask >> lane & 1) == 0)
             continue;
-        cfsr_sender_on_head(&link->sender, core->now_ns, lane, core->head_lsn[lane], core->head_entries[lane]);
+        cfsr_sender_on_head(&link->sender, core->now_ns, lane, core->head_lsn[lane],
+                            core->head_entries[lane]);
         if (acked != CFSR_LSN_UNKNOWN) {
             link->sender.lane[lane].acked_lsn = acked;
             link->sender.lane[lane].known = true;
@@ -347,8 +367,10 @@ static void open_link(struct node_link *link, uint32_t peer, uint32_t peer_core,
     }
 }
 
-/* One link for each of the peer's cores that owns lanes of this core; the pool holds as many, as no other link of the peer is left. */
-static void open_links(struct cfsr_node_core *core, uint32_t peer, uint32_t cores, uint32_t attempts)
+/* One link for each of the peer's cores that owns lanes of this core; the pool holds as many, as no
+ * other link of the peer is left. */
+static void open_links(struct cfsr_node_core *core, uint32_t peer, uint32_t cores,
+                       uint32_t attempts)
 {
     uint64_t mask_of_core[CFSR_NODE_CORES_MAX] = {0};
 
@@ -364,13 +386,15 @@ static void open_links(struct cfsr_node_core *core, uint32_t peer, uint32_t core
     }
 }
 
-/* The peer has `cores` cores: its links end, and the last of them to go is replaced by one for each core that owns lanes of this core. */
+/* The peer has `cores` cores: its links end, and the last of them to go is replaced by one for each
+ * core that owns lanes of this core. */
 static void reroute(struct node_link *old, uint32_t cores)
 {
     struct cfsr_node_core *core = old->core;
 
     if (cores == 0 || cores > CFSR_NODE_CORES_MAX || old->retiring)
-        return; /* nonsense from the peer: the link goes on as it is and backs off; or another link was told the same */
+        return; /* nonsense from the peer: the link goes on as it is and backs off; or another link
+                   was told the same */
     for (uint32_t i = 0; i < core->link_count; i++)
         if (core->links[i].in_use && core->links[i].peer == old->peer)
             core->links[i].retiring = true;
@@ -419,15 +443,17 @@ static void execute_one(struct node_link *link, const struct cfsr_action *action
     case CFSR_ACTION_REGRESSED:
         publish_acked(link, action); /* lower: retention must keep what the peer needs again */
         cfsr_counter_add(&core->counters.peer_regressions, 1);
-        cfsr_log(CFSR_LOG_ERROR, "peer_regressed", CFSR_U("peer", link->sender.options.peer_site_id),
-                 CFSR_U("lane", action->lane), CFSR_U("lsn", action->lsn),
-                 CFSR_S("advice", "the peer was restored from an older copy; it is being refilled"));
+        cfsr_log(
+            CFSR_LOG_ERROR, "peer_regressed", CFSR_U("peer", link->sender.options.peer_site_id),
+            CFSR_U("lane", action->lane), CFSR_U("lsn", action->lsn),
+            CFSR_S("advice", "the peer was restored from an older copy; it is being refilled"));
         break;
     case CFSR_ACTION_TAKE_OVER: CFSR_ASSERT(false); break;
     }
 }
 
-/* The sender has no counters of the core and no log: what it counted since the last time is added here. */
+/* The sender has no counters of the core and no log: what it counted since the last time is added
+ * here. */
 static void publish(struct node_link *link)
 {
     struct cfsr_node_counters *counters = &link->core->counters;
@@ -437,11 +463,13 @@ static void publish(struct node_link *link)
 
     cfsr_counter_add(&counters->refused_out, now->refusals - then->refusals);
     cfsr_counter_add(&counters->batches_timed_out, now->timeouts - then->timeouts);
-    cfsr_counter_add(&counters->retransmitted_bytes, now->retransmitted_bytes - then->retransmitted_bytes);
+    cfsr_counter_add(&counters->retransmitted_bytes,
+                     now->retransmitted_bytes - then->retransmitted_bytes);
     link->counted = *now;
     if (up && !link->up)
-        cfsr_log(CFSR_LOG_INFO, "link_up", CFSR_U("peer", peer->site_id), CFSR_S("peer_name", peer->name),
-                 CFSR_S("endpoint", peer->endpoint), CFSR_U("core", link->core->options.core),
+        cfsr_log(CFSR_LOG_INFO, "link_up", CFSR_U("peer", peer->site_id),
+                 CFSR_S("peer_name", peer->name), CFSR_S("endpoint", peer->endpoint),
+                 CFSR_U("core", link->core->options.core),
                  CFSR_U("lanes", (uint64_t)__builtin_popcountll(link->sender.options.lane_mask)));
     link->up = up;
 }
@@ -483,14 +511,17 @@ static int batch_key(struct node_link *link)
         return 0;
     cfsr_mac_key_destroy(link->batch_key);
     link->batch_key = NULL;
-    int rc = cfsr_session_batch_key(options->keyring, key_id, &options->site->cluster, options->site->site_id,
-                                    options->peers[link->peer].site_id, &link->batch_key);
+    int rc = cfsr_session_batch_key(options->keyring, key_id, &options->site->cluster,
+                                    options->site->site_id, options->peers[link->peer].site_id,
+                                    &link->batch_key);
     link->batch_key_id = key_id;
     return rc;
 }
 
-/* Signs the batch for this peer, seals the frame for this connection and hands it over; the caller made sure that the transport has room. */
-static void send_batch(struct node_link *link, struct node_batch *batch, struct node_frame *frame, uint32_t lane)
+/* Signs the batch for this peer, seals the frame for this connection and hands it over; the caller
+ * made sure that the transport has room. */
+static void send_batch(struct node_link *link, struct node_batch *batch, struct node_frame *frame,
+                       uint32_t lane)
 {
     struct cfsr_node_core *core = link->core;
     uint8_t *prefix = frame->head + CFSR_LINK_HEADER_BYTES;
@@ -506,14 +537,16 @@ static void send_batch(struct node_link *link, struct node_batch *batch, struct 
 
     cfsr_batch_header_store(&batch->header, prefix);
     cfsr_batch_sign(link->batch_key, link->batch_key_id, prefix, NULL, 0);
-    cfsr_session_seal_batch(&link->sender.session, flags, prefix + CFSR_BATCH_TAG_OFFSET, length, frame->head);
+    cfsr_session_seal_batch(&link->sender.session, flags, prefix + CFSR_BATCH_TAG_OFFSET, length,
+                            frame->head);
     frame->batch = batch;
     frame->frame_bytes = CFSR_LINK_HEADER_BYTES + length;
     rc = core->env.transport->send(link->conn, CFSR_STREAM_DATA, &out, 1);
     if (rc != 1) {
         /* Sealed but not taken: the sequence has a hole, so this connection is over. */
         node_batch_release(batch);
-        cfsr_sender_abort(&link->sender, rc < 0 ? rc : -EIO, "the transport took no frame", &core->outbox);
+        cfsr_sender_abort(&link->sender, rc < 0 ? rc : -EIO, "the transport took no frame",
+                          &core->outbox);
         execute(link);
         return;
     }
@@ -531,7 +564,8 @@ static void send_batch(struct node_link *link, struct node_batch *batch, struct 
 /* The transport would take another batch. */
 static bool has_room(const struct node_link *link)
 {
-    return link->conn != NULL && !link->blocked && link->queued_bytes < CFSR_NODE_LINK_QUEUE_BYTES &&
+    return link->conn != NULL && !link->blocked &&
+           link->queued_bytes < CFSR_NODE_LINK_QUEUE_BYTES &&
            link->frames_busy < CFSR_NODE_LINK_FRAMES_MAX;
 }
 
@@ -542,8 +576,8 @@ static unsigned send_due(struct node_link *link)
     unsigned work = 0;
     uint32_t lane;
 
-    while (has_room(link) &&
-           cfsr_sender_next(&link->sender, core->now_ns, link->frames_busy == 0, skip_mask, &lane, &from)) {
+    while (has_room(link) && cfsr_sender_next(&link->sender, core->now_ns, link->frames_busy == 0,
+                                              skip_mask, &lane, &from)) {
         struct node_batch *batch;
         int rc = batch_key(link);
         if (rc == 0)
@@ -569,7 +603,8 @@ static void retire(struct node_link *link)
     uint32_t cores = core->draining ? 0 : link->reroute_cores;
 
     if (link->conn != NULL) {
-        if (link->sender.state != CFSR_SENDER_CLOSING && link->sender.state != CFSR_SENDER_STOPPED) {
+        if (link->sender.state != CFSR_SENDER_CLOSING &&
+            link->sender.state != CFSR_SENDER_STOPPED) {
             if (node_control_free(&link->control) >= CFSR_NODE_CONTROL_RESERVE)
                 cfsr_sender_stop(&link->sender, core->now_ns, &core->outbox);
             else
@@ -590,7 +625,8 @@ static void retire(struct node_link *link)
     core->turn_again = true; /* the new links dial at the next turn */
 }
 
-/* False while a writer has not yet published where one of the link's lanes ends: nothing can be compared. */
+/* False while a writer has not yet published where one of the link's lanes ends: nothing can be
+ * compared. */
 static bool is_ready(const struct node_link *link)
 {
     return (link->sender.options.lane_mask & ~link->core->known_mask) == 0;
@@ -608,7 +644,8 @@ static unsigned turn(struct node_link *link)
         return 0;
     for (uint32_t lane = 0; lane < core->options.site->lanes; lane++)
         if (link->sender.options.lane_mask >> lane & 1)
-            cfsr_sender_on_head(&link->sender, core->now_ns, lane, core->head_lsn[lane], core->head_entries[lane]);
+            cfsr_sender_on_head(&link->sender, core->now_ns, lane, core->head_lsn[lane],
+                                core->head_entries[lane]);
     if (core->now_ns >= cfsr_sender_next_deadline(&link->sender)) {
         if (node_control_free(&link->control) >= CFSR_NODE_CONTROL_RESERVE)
             cfsr_sender_tick(&link->sender, core->now_ns, core->wall_us, &core->outbox);
@@ -644,7 +681,8 @@ uint64_t node_links_deadline(const struct cfsr_node_core *core)
         if (link->retiring)
             continue; /* its connection's end is what to wait for */
         deadline = cfsr_min_u64(deadline, cfsr_sender_next_deadline(&link->sender));
-        /* In the past: the last turn tried, and waits for the disk, a slot or the pipe, whose events come by themselves. */
+        /* In the past: the last turn tried, and waits for the disk, a slot or the pipe, whose
+         * events come by themselves. */
         uint64_t batch = cfsr_sender_batch_deadline(&link->sender);
         if (batch > core->now_ns)
             deadline = cfsr_min_u64(deadline, batch);
@@ -669,7 +707,8 @@ bool node_links_idle(const struct cfsr_node_core *core)
 
 int node_links_create(struct cfsr_node_core *core, uint64_t now_ns)
 {
-    /* Every peer: a link for each of its cores that can share a lane, and one more; lane maps follow each other, they do not overlap. */
+    /* Every peer: a link for each of its cores that can share a lane, and one more; lane maps
+     * follow each other, they do not overlap. */
     uint32_t owned = (uint32_t)__builtin_popcountll(core->lane_mask);
     core->link_count = core->options.peer_count * (owned + 1);
     core->now_ns = now_ns;

@@ -1,14 +1,17 @@
 /*
  * source.c - reading the journal ahead of the encoder.
  *
- * A stream owns two buffers. The consumer walks records in `cur` while `next` is being read; when only the beginning of a record is left in
- * cur, those bytes are copied in front of next's (the headroom), and the buffers swap. So records are always contiguous, each byte is read once, and a
+ * A stream owns two buffers. The consumer walks records in `cur` while `next` is being read; when
+ * only the beginning of a record is left in cur, those bytes are copied in front of next's (the
+ * headroom), and the buffers swap. So records are always contiguous, each byte is read once, and a
  * small pair of buffers stays in the cache: the copy is half a record in 512 KiB.
  *
  * Thread:     the core. Opening segments is a job of the helper thread.
- * Invariants: cur holds [lsn, …); read_lsn is the end of what was read or is being read; nothing at or above the committed LSN is read.
- * Rejected:   mmap (page faults and SIGBUS on the data path, no seam for the simulator; its gain is lost inside the pipeline), a doubly
- *             mapped ring (walks through 2 MiB of cache instead of 1), one large read a turn (falls out of the 1 MiB L2 before LZ4 sees it).
+ * Invariants: cur holds [lsn, …); read_lsn is the end of what was read or is being read; nothing at
+ * or above the committed LSN is read. Rejected:   mmap (page faults and SIGBUS on the data path, no
+ * seam for the simulator; its gain is lost inside the pipeline), a doubly mapped ring (walks
+ * through 2 MiB of cache instead of 1), one large read a turn (falls out of the 1 MiB L2 before LZ4
+ * sees it).
  */
 #include "node/internal.h"
 
@@ -38,7 +41,8 @@ static void run_open(struct cfsr_node_job *job)
     cfsr_segment_path(options->site, open->lane, open->segment_lsn, path, sizeof path);
     open->result = cfsr_file_open(open->core->env.blocking_fs, path, flags, &open->file);
     if (open->result == -EINVAL && options->journal_direct) /* this file system has no O_DIRECT */
-        open->result = cfsr_file_open(open->core->env.blocking_fs, path, CFSR_OPEN_READ, &open->file);
+        open->result = cfsr_file_open(open->core->env.blocking_fs, path, CFSR_OPEN_READ,
+                                      &open->file);
 }
 
 static void done_open(struct cfsr_node_job *job)
@@ -86,7 +90,8 @@ static void read_done(struct cfsr_file_op *op)
         return; /* dropped meanwhile: its bytes were a PAD's filler */
     wanted = buffer->end - buffer->begin;
     if (op->result < 0 || (uint32_t)op->result < buffer->skip + wanted) {
-        /* Committed bytes that the file does not hold: the segment is shorter than its journal says. */
+        /* Committed bytes that the file does not hold: the segment is shorter than its journal
+         * says. */
         stream->error = op->result < 0 ? op->result : -CFSR_E_DAMAGED;
         buffer->state = NODE_BUFFER_EMPTY;
         return;
@@ -94,7 +99,8 @@ static void read_done(struct cfsr_file_op *op)
     buffer->state = NODE_BUFFER_READY;
 }
 
-/* Starts reading into an empty buffer, if there is something committed to read and the file is at hand. */
+/* Starts reading into an empty buffer, if there is something committed to read and the file is at
+ * hand. */
 static void start_read(struct node_stream *stream, struct node_buffer *buffer)
 {
     struct cfsr_node_core *core = stream->core;
@@ -159,17 +165,21 @@ static void join_buffers(struct node_stream *stream)
     swap_buffers(stream);
 }
 
-/* The error was told; whoever asks for this position again begins anew, from a fresh open: the disk may have been mended. */
+/* The error was told; whoever asks for this position again begins anew, from a fresh open: the disk
+ * may have been mended. */
 static int give_up(struct node_stream *stream)
 {
     stream->assigned = false;
     return stream->error;
 }
 
-int node_stream_peek(struct node_stream *stream, uint32_t need_bytes, const uint8_t **data_out, uint32_t *len_out)
+int node_stream_peek(struct node_stream *stream, uint32_t need_bytes, const uint8_t **data_out,
+                     uint32_t *len_out)
 {
     /* Whole batches: what is left of one read waits for the next one, if that is on its way. */
-    uint32_t want = need_bytes > stream->core->options.batch_bytes ? need_bytes : stream->core->options.batch_bytes;
+    uint32_t want = need_bytes > stream->core->options.batch_bytes
+                        ? need_bytes
+                        : stream->core->options.batch_bytes;
     struct node_buffer *cur;
     uint32_t have;
 
@@ -186,7 +196,8 @@ int node_stream_peek(struct node_stream *stream, uint32_t need_bytes, const uint
     /* The first read goes to cur through next: one path for both. */
     if (stream->next->state == NODE_BUFFER_EMPTY)
         start_read(stream, stream->next);
-    if (cur->state != NODE_BUFFER_READY || cur->end - cur->begin < need_bytes || cur->begin == cur->end)
+    if (cur->state != NODE_BUFFER_READY || cur->end - cur->begin < need_bytes ||
+        cur->begin == cur->end)
         return stream->error != 0 ? give_up(stream) : -EAGAIN;
     *data_out = cur->base + cur->begin;
     *len_out = cur->end - cur->begin;
@@ -208,7 +219,8 @@ void node_stream_consume(struct node_stream *stream, uint32_t data_bytes, uint64
             cur->state = NODE_BUFFER_EMPTY;
         return;
     }
-    /* A PAD was taken: its filler is skipped, also where it was read already or lies beyond what was read. */
+    /* A PAD was taken: its filler is skipped, also where it was read already or lies beyond what
+     * was read. */
     CFSR_ASSERT(next_lsn > cur->lsn + data_bytes);
     stream->lsn = next_lsn;
     cur->state = NODE_BUFFER_EMPTY;
@@ -248,14 +260,16 @@ struct node_stream *node_stream_at(struct cfsr_node_core *core, uint32_t lane, u
         struct node_stream *stream = &core->streams[i];
         if (stream->assigned && stream->lane == lane && stream->lsn == lsn)
             return stream;
-        /* Not one used this turn or the last: two lagging peers must not steal from each other for ever. */
+        /* Not one used this turn or the last: two lagging peers must not steal from each other for
+         * ever. */
         if (has_op_in_flight(stream))
             continue; /* its completion brings the next turn */
         if (stream->assigned && stream->used_at + 1 >= core->turn) {
             ages = true;
             continue;
         }
-        if (oldest == NULL || !stream->assigned || (oldest->assigned && stream->used_at < oldest->used_at))
+        if (oldest == NULL || !stream->assigned ||
+            (oldest->assigned && stream->used_at < oldest->used_at))
             oldest = stream;
     }
     if (oldest == NULL) {
@@ -276,7 +290,8 @@ int node_stream_bad_bytes(struct node_stream *stream)
     }
     if (has_op_in_flight(stream))
         return -EAGAIN;
-    /* The segment may have been recycled under the open file: a fresh open tells "gone" from damage. */
+    /* The segment may have been recycled under the open file: a fresh open tells "gone" from
+     * damage. */
     aim(stream, stream->lane, lsn);
     stream->retried = true;
     return -EAGAIN;
@@ -309,8 +324,8 @@ int node_streams_create(struct cfsr_node_core *core)
             buffer->stream = stream;
             buffer->op.user = buffer;
             buffer->op.done = read_done;
-            buffer->base =
-                core->env.take_memory(core->env.user, CFSR_NODE_READ_BUFFER_BYTES, &buffer->buffer_index);
+            buffer->base = core->env.take_memory(core->env.user, CFSR_NODE_READ_BUFFER_BYTES,
+                                                 &buffer->buffer_index);
             if (buffer->base == NULL)
                 return -ENOMEM;
         }

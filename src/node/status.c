@@ -1,4 +1,5 @@
-/* status.c - snapshots of a core for operators. Runs on the core between turns; copies, decides nothing. */
+/* status.c - snapshots of a core for operators. Runs on the core between turns; copies, decides
+ * nothing. */
 #include "node/internal.h"
 
 #include <stdio.h>
@@ -42,13 +43,15 @@ static void fill_link(const struct node_link *link, struct cfsr_node_link_status
     }
 }
 
-static void fill_in(const struct cfsr_node_core *core, uint32_t peer, uint32_t lane, struct cfsr_node_in_status *out)
+static void fill_in(const struct cfsr_node_core *core, uint32_t peer, uint32_t lane,
+                    struct cfsr_node_in_status *out)
 {
     const struct cfsr_inbox_lane *inbox = core->stores[lane]->inbox;
     uint64_t site_id = core->options.peers[peer].site_id;
     int origin = cfsr_inbox_lane_find_site(inbox, site_id);
 
-    *out = (struct cfsr_node_in_status){.site_id = site_id, .lane = lane, .failed = cfsr_inbox_lane_failed(inbox)};
+    *out = (struct cfsr_node_in_status){
+        .site_id = site_id, .lane = lane, .failed = cfsr_inbox_lane_failed(inbox)};
     if (origin >= 0) {
         out->durable_lsn = cfsr_inbox_lane_durable(inbox, origin)->lsn;
         out->entries = cfsr_inbox_lane_durable(inbox, origin)->entries;
@@ -56,7 +59,8 @@ static void fill_in(const struct cfsr_node_core *core, uint32_t peer, uint32_t l
     }
     for (uint32_t i = 0; i < core->conn_count; i++) {
         const struct node_conn *conn = &core->conns[i];
-        if (conn->in_use && conn->receiver.site_id == site_id && conn->receiver.state == CFSR_RECEIVER_RUNNING &&
+        if (conn->in_use && conn->receiver.site_id == site_id &&
+            conn->receiver.state == CFSR_RECEIVER_RUNNING &&
             (conn->receiver.lane_mask >> lane & 1) != 0) {
             out->connected = true;
             out->head_lsn = conn->receiver.head_lsn[lane];

@@ -1,8 +1,10 @@
 /*
- * store.c - the driver of the inbox lanes: slots in, durable writes out, segments made ahead of need by the helper thread.
+ * store.c - the driver of the inbox lanes: slots in, durable writes out, segments made ahead of
+ * need by the helper thread.
  *
  * Thread:     the core; preparing, opening and closing segments are jobs.
- * Invariants: a slot belongs to one lane from give_slot() until its write completed; a lane that failed a write acknowledges nothing more.
+ * Invariants: a slot belongs to one lane from give_slot() until its write completed; a lane that
+ * failed a write acknowledges nothing more.
  */
 #include "node/internal.h"
 
@@ -19,18 +21,21 @@
 /* A failed preparation (a full disk) is tried again this often. */
 #define SEGMENT_RETRY_NS 1000000000ull
 
-/* Before a new segment is made: what every consumer has seen goes; at the cap with nothing to remove there is no room. */
+/* Before a new segment is made: what every consumer has seen goes; at the cap with nothing to
+ * remove there is no room. */
 static int make_room(struct node_segment_job *segment)
 {
     struct cfsr_node_core *core = segment->core;
     struct cfsr_inbox_gc_result result;
     int rc = cfsr_inbox_gc_lane(core->env.blocking_fs, core->options.site, segment->store->lane,
-                                segment->sequence > 1 ? segment->sequence - 1 : 1, core->options.inbox_cap_bytes,
-                                segment->wall_us, &result);
+                                segment->sequence > 1 ? segment->sequence - 1 : 1,
+                                core->options.inbox_cap_bytes, segment->wall_us, &result);
 
     if (rc == 0 && result.stalled)
-        rc = cfsr_fail(-ENOSPC, "inbox lane %u is at its cap or the disk's free-space floor, and no consumer has seen what it holds: "
-                                "let consumers commit, free space, or raise the cap",
+        rc = cfsr_fail(-ENOSPC,
+                       "inbox lane %u is at its cap or the disk's free-space floor, and no "
+                       "consumer has seen what it holds: "
+                       "let consumers commit, free space, or raise the cap",
                        segment->store->lane);
     return rc;
 }
@@ -47,13 +52,13 @@ static void run_segment(struct cfsr_node_job *job)
     if (segment->sequence == 0)
         segment->result = 0; /* only a file to close */
     else if (segment->open_existing)
-        segment->result = cfsr_inbox_open_segment(core->env.blocking_fs, core->options.site, segment->store->lane,
-                                                  segment->sequence, core->options.inbox_direct, &segment->file,
-                                                  &segment->direct);
+        segment->result = cfsr_inbox_open_segment(
+            core->env.blocking_fs, core->options.site, segment->store->lane, segment->sequence,
+            core->options.inbox_direct, &segment->file, &segment->direct);
     else if ((segment->result = make_room(segment)) == 0)
-        segment->result = cfsr_inbox_prepare_segment(core->env.blocking_fs, core->options.site, segment->store->lane,
-                                                     segment->sequence, core->options.inbox_direct, &segment->file,
-                                                     &segment->direct);
+        segment->result = cfsr_inbox_prepare_segment(
+            core->env.blocking_fs, core->options.site, segment->store->lane, segment->sequence,
+            core->options.inbox_direct, &segment->file, &segment->direct);
     if (segment->result < 0)
         cfsr_log(CFSR_LOG_ERROR, "inbox_segment_failed", CFSR_U("lane", segment->store->lane),
                  CFSR_U("sequence", segment->sequence), CFSR_ERR(segment->result));
@@ -85,7 +90,8 @@ static void done_segment(struct cfsr_node_job *job)
     }
 }
 
-/* Keeps the lane supplied: the current segment after a restart, the next one ahead of need, and old files closed. */
+/* Keeps the lane supplied: the current segment after a restart, the next one ahead of need, and old
+ * files closed. */
 static void supply(struct node_store *store)
 {
     struct cfsr_node_core *core = store->core;
@@ -94,7 +100,9 @@ static void supply(struct node_store *store)
     if (segment->job.busy || core->draining)
         return;
     segment->retired = cfsr_inbox_lane_retired_file(store->inbox);
-    segment->sequence = core->now_ns >= store->retry_ns ? cfsr_inbox_lane_wants_segment(store->inbox) : 0;
+    segment->sequence = core->now_ns >= store->retry_ns
+                            ? cfsr_inbox_lane_wants_segment(store->inbox)
+                            : 0;
     if (segment->sequence == 0 && segment->retired == NULL)
         return;
     segment->wall_us = core->wall_us;
@@ -170,7 +178,8 @@ static void write_done(struct cfsr_file_op *op)
     core->ops_busy--;
     write->busy = false;
     store->writes_busy--;
-    rc = cfsr_inbox_lane_written(store->inbox, &write->write, op->result < 0 ? op->result : 0, &slot);
+    rc = cfsr_inbox_lane_written(store->inbox, &write->write, op->result < 0 ? op->result : 0,
+                                 &slot);
     if (slot != UINT32_MAX)
         give_back_slot(core, slot);
     core->room_moved = true;
@@ -178,8 +187,10 @@ static void write_done(struct cfsr_file_op *op)
     cfsr_histogram_record(&core->stages.write, node_clock(core) - write->began_ns);
     if (rc < 0 && op->result < 0) {
         cfsr_counter_add(&core->counters.inbox_write_errors, 1);
-        cfsr_log(CFSR_LOG_ERROR, "inbox_write_failed", CFSR_U("lane", store->lane), CFSR_ERR(op->result),
-                 CFSR_S("advice", "nothing more is acknowledged on this lane; check the disk and restart the daemon"));
+        cfsr_log(CFSR_LOG_ERROR, "inbox_write_failed", CFSR_U("lane", store->lane),
+                 CFSR_ERR(op->result),
+                 CFSR_S("advice", "nothing more is acknowledged on this lane; check the disk and "
+                                  "restart the daemon"));
     }
 }
 
@@ -259,7 +270,8 @@ bool node_stores_idle(const struct cfsr_node_core *core)
     for (uint32_t lane = 0; lane < core->options.site->lanes; lane++)
         if (core->stores[lane] != NULL && core->stores[lane]->last_error == 0 &&
             !cfsr_inbox_lane_failed(core->stores[lane]->inbox) &&
-            (core->stores[lane]->writes_busy > 0 || cfsr_inbox_lane_pending_bytes(core->stores[lane]->inbox) > 0))
+            (core->stores[lane]->writes_busy > 0 ||
+             cfsr_inbox_lane_pending_bytes(core->stores[lane]->inbox) > 0))
             return false;
     return true;
 }
@@ -273,7 +285,8 @@ int node_stores_create(struct cfsr_node_core *core)
     core->slot_free = UINT32_MAX;
     for (uint32_t i = core->slot_count; i-- > 0;) {
         struct node_inbox_slot *slot = &core->slots[i];
-        slot->base = core->env.take_memory(core->env.user, CFSR_INBOX_SLOT_BYTES, &slot->buffer_index);
+        slot->base = core->env.take_memory(core->env.user, CFSR_INBOX_SLOT_BYTES,
+                                           &slot->buffer_index);
         if (slot->base == NULL)
             return -ENOMEM;
         give_back_slot(core, i);

@@ -1,9 +1,10 @@
 /*
  * action.h - what the protocol's state machines ask their driver to do.
  *
- * Sender and receiver take events and `now`, and write actions into an outbox; they do no I/O, read no clock and draw no random
- * numbers. The caller gives an outbox with room for CFSR_ACTIONS_MAX actions (asserted), so an event is never half handled. The
- * daemon's cores and the simulator are the two drivers. An action's frame lives in the state machine until its next event.
+ * Sender and receiver take events and `now`, and write actions into an outbox; they do no I/O, read
+ * no clock and draw no random numbers. The caller gives an outbox with room for CFSR_ACTIONS_MAX
+ * actions (asserted), so an event is never half handled. The daemon's cores and the simulator are
+ * the two drivers. An action's frame lives in the state machine until its next event.
  */
 #ifndef CFSR_REPL_ACTION_H
 #define CFSR_REPL_ACTION_H
@@ -14,7 +15,8 @@
 #include "journal/record.h"
 #include "journal/site.h"
 
-/* Most actions of one event: a stamp check or an ack for each lane, a frame, a close, a state report. */
+/* Most actions of one event: a stamp check or an ack for each lane, a frame, a close, a state
+ * report. */
 #define CFSR_ACTIONS_MAX (CFSR_LANES_MAX + 4)
 
 enum cfsr_action_type {
@@ -24,15 +26,17 @@ enum cfsr_action_type {
     CFSR_ACTION_CHECK_STAMP, /* read the record at stamp.lsn of lane and answer with on_stamp() */
     CFSR_ACTION_ACKED,       /* lane is durable at the peer below lsn; publish it */
     CFSR_ACTION_REROUTE,     /* the peer has `cores` cores: dial again by its lane map */
-    CFSR_ACTION_REGRESSED,   /* the peer's cursor of lane went back to lsn: restored from an older copy; being refilled */
-    CFSR_ACTION_TAKE_OVER,   /* receiver: proven in this session; close older connections for its lanes */
+    CFSR_ACTION_REGRESSED,   /* the peer's cursor of lane went back to lsn: restored from an older
+                                copy; being refilled */
+    CFSR_ACTION_TAKE_OVER,   /* receiver: proven in this session; close older connections for its
+                                lanes */
 };
 
 struct cfsr_action {
     enum cfsr_action_type type;
-    int reason;          /* CLOSE: 0 or -CFSR_E_* */
+    int reason; /* CLOSE: 0 or -CFSR_E_* */
     uint32_t lane;
-    uint32_t cores;      /* REROUTE */
+    uint32_t cores; /* REROUTE */
     uint64_t lsn;
     struct cfsr_record_stamp stamp;
     const void *frame;
@@ -44,7 +48,8 @@ struct cfsr_outbox {
     struct cfsr_action item[CFSR_ACTIONS_MAX];
 };
 
-static inline struct cfsr_action *cfsr_outbox_push(struct cfsr_outbox *outbox, enum cfsr_action_type type)
+static inline struct cfsr_action *cfsr_outbox_push(struct cfsr_outbox *outbox,
+                                                   enum cfsr_action_type type)
 {
     CFSR_ASSERT(outbox->count < CFSR_ACTIONS_MAX);
     struct cfsr_action *action = &outbox->item[outbox->count++];

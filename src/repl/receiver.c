@@ -1,10 +1,11 @@
 /*
- * receiver.c - the incoming half of the protocol (receiver.h). Sans-I/O: events and `now` in, actions out.
+ * receiver.c - the incoming half of the protocol (receiver.h). Sans-I/O: events and `now` in,
+ * actions out.
  *
  * Thread:     the core that owns the lanes, or the simulator.
- * Invariants: nothing but HELLO is looked at before the session exists; no ACK leaves before the peer has proven the key; acks of a lane never go
- *             back within a connection.
- * Rejected:   taking over from an older connection at HELLO (a replayed HELLO would cut a living link).
+ * Invariants: nothing but HELLO is looked at before the session exists; no ACK leaves before the
+ * peer has proven the key; acks of a lane never go back within a connection. Rejected:   taking
+ * over from an older connection at HELLO (a replayed HELLO would cut a living link).
  */
 #include "repl/receiver.h"
 
@@ -32,17 +33,21 @@ int cfsr_receiver_init(struct cfsr_receiver *receiver, const struct cfsr_receive
     return cfsr_session_init(&receiver->session, options->local, false, 0, nonce);
 }
 
-void cfsr_receiver_fini(struct cfsr_receiver *receiver) { cfsr_session_fini(&receiver->session); }
+void cfsr_receiver_fini(struct cfsr_receiver *receiver)
+{
+    cfsr_session_fini(&receiver->session);
+}
 
-static void push_frame(struct cfsr_receiver *receiver, struct cfsr_outbox *out, uint32_t frame_bytes)
+static void push_frame(struct cfsr_receiver *receiver, struct cfsr_outbox *out,
+                       uint32_t frame_bytes)
 {
     struct cfsr_action *action = cfsr_outbox_push(out, CFSR_ACTION_SEND_FRAME);
     action->frame = receiver->frame;
     action->frame_bytes = frame_bytes;
 }
 
-static void close_link(struct cfsr_receiver *receiver, int reason, const char *detail, bool farewell,
-                       struct cfsr_outbox *out)
+static void close_link(struct cfsr_receiver *receiver, int reason, const char *detail,
+                       bool farewell, struct cfsr_outbox *out)
 {
     if (receiver->state == CFSR_RECEIVER_CLOSING)
         return;
@@ -51,14 +56,16 @@ static void close_link(struct cfsr_receiver *receiver, int reason, const char *d
         struct cfsr_goodbye goodbye = {.reason = -reason};
         snprintf(goodbye.detail, sizeof goodbye.detail, "%s", detail != NULL ? detail : "");
         uint32_t len = cfsr_goodbye_store(&goodbye, receiver->frame + CFSR_LINK_HEADER_BYTES);
-        push_frame(receiver, out,
-                   cfsr_session_seal(&receiver->session, CFSR_FRAME_GOODBYE, 0, receiver->frame, len));
+        push_frame(
+            receiver, out,
+            cfsr_session_seal(&receiver->session, CFSR_FRAME_GOODBYE, 0, receiver->frame, len));
     }
     cfsr_outbox_push(out, CFSR_ACTION_CLOSE)->reason = reason;
     set_state(receiver, CFSR_RECEIVER_CLOSING);
 }
 
-void cfsr_receiver_stop(struct cfsr_receiver *receiver, uint64_t now_ns, int reason, struct cfsr_outbox *out)
+void cfsr_receiver_stop(struct cfsr_receiver *receiver, uint64_t now_ns, int reason,
+                        struct cfsr_outbox *out)
 {
     (void)now_ns;
     close_link(receiver, reason, cfsr_strerror(reason), true, out);
@@ -69,22 +76,24 @@ void cfsr_receiver_abort(struct cfsr_receiver *receiver, int reason, struct cfsr
     close_link(receiver, reason, NULL, false, out);
 }
 
-void cfsr_receiver_reject(struct cfsr_receiver *receiver, uint64_t now_ns, int reason, const char *detail,
-                          struct cfsr_outbox *out)
+void cfsr_receiver_reject(struct cfsr_receiver *receiver, uint64_t now_ns, int reason,
+                          const char *detail, struct cfsr_outbox *out)
 {
     (void)now_ns;
     receiver->counters.refused++;
     close_link(receiver, reason, detail, true, out);
 }
 
-/* echo_wall_us: of the heartbeat that is answered at once; 0 in one of our own, whose echo would tell no round trip. */
-static void send_heartbeat(struct cfsr_receiver *receiver, uint64_t now_ns, uint64_t wall_us, uint64_t echo_wall_us,
-                           struct cfsr_outbox *out)
+/* echo_wall_us: of the heartbeat that is answered at once; 0 in one of our own, whose echo would
+ * tell no round trip. */
+static void send_heartbeat(struct cfsr_receiver *receiver, uint64_t now_ns, uint64_t wall_us,
+                           uint64_t echo_wall_us, struct cfsr_outbox *out)
 {
     struct cfsr_heartbeat heartbeat = {.wall_us = wall_us, .echo_wall_us = echo_wall_us};
     uint32_t len = cfsr_heartbeat_store(&heartbeat, receiver->frame + CFSR_LINK_HEADER_BYTES);
-    push_frame(receiver, out,
-               cfsr_session_seal(&receiver->session, CFSR_FRAME_HEARTBEAT, 0, receiver->frame, len));
+    push_frame(
+        receiver, out,
+        cfsr_session_seal(&receiver->session, CFSR_FRAME_HEARTBEAT, 0, receiver->frame, len));
     receiver->heartbeat_at_ns = now_ns + receiver->options.heartbeat_ns;
 }
 
@@ -95,7 +104,8 @@ static void tick(struct cfsr_receiver *receiver, uint64_t now_ns, uint64_t wall_
         return;
     if (now_ns >= receiver->deadline_ns) {
         close_link(receiver, -CFSR_E_TIMEOUT,
-                   receiver->state == CFSR_RECEIVER_WAIT_HELLO ? "no HELLO in time" : "nothing heard in time",
+                   receiver->state == CFSR_RECEIVER_WAIT_HELLO ? "no HELLO in time"
+                                                               : "nothing heard in time",
                    may_send, out);
         return;
     }
@@ -104,15 +114,18 @@ static void tick(struct cfsr_receiver *receiver, uint64_t now_ns, uint64_t wall_
     if (may_send)
         send_heartbeat(receiver, now_ns, wall_us, 0, out);
     else
-        receiver->heartbeat_at_ns = now_ns + receiver->options.heartbeat_ns; /* earlier ones are still on their way */
+        receiver->heartbeat_at_ns =
+            now_ns + receiver->options.heartbeat_ns; /* earlier ones are still on their way */
 }
 
-void cfsr_receiver_tick(struct cfsr_receiver *receiver, uint64_t now_ns, uint64_t wall_us, struct cfsr_outbox *out)
+void cfsr_receiver_tick(struct cfsr_receiver *receiver, uint64_t now_ns, uint64_t wall_us,
+                        struct cfsr_outbox *out)
 {
     tick(receiver, now_ns, wall_us, true, out);
 }
 
-void cfsr_receiver_tick_blocked(struct cfsr_receiver *receiver, uint64_t now_ns, struct cfsr_outbox *out)
+void cfsr_receiver_tick_blocked(struct cfsr_receiver *receiver, uint64_t now_ns,
+                                struct cfsr_outbox *out)
 {
     tick(receiver, now_ns, 0, false, out);
 }
@@ -132,8 +145,10 @@ uint64_t cfsr_receiver_next_deadline(const struct cfsr_receiver *receiver)
     return receiver->deadline_ns;
 }
 
-/* Fills the answer's lanes from the inbox cursors; the refusal if the inbox knows the site by another journal. */
-static int fill_lanes(struct cfsr_receiver *receiver, const struct cfsr_hello *hello, struct cfsr_hello_ack *ack)
+/* Fills the answer's lanes from the inbox cursors; the refusal if the inbox knows the site by
+ * another journal. */
+static int fill_lanes(struct cfsr_receiver *receiver, const struct cfsr_hello *hello,
+                      struct cfsr_hello_ack *ack)
 {
     const struct cfsr_receiver_env *env = &receiver->options.env;
 
@@ -153,13 +168,14 @@ static int fill_lanes(struct cfsr_receiver *receiver, const struct cfsr_hello *h
     return 0;
 }
 
-static void on_hello(struct cfsr_receiver *receiver, uint64_t now_ns, uint64_t wall_us, const void *frame,
-                     uint32_t frame_bytes, struct cfsr_outbox *out)
+static void on_hello(struct cfsr_receiver *receiver, uint64_t now_ns, uint64_t wall_us,
+                     const void *frame, uint32_t frame_bytes, struct cfsr_outbox *out)
 {
     const struct cfsr_receiver_env *env = &receiver->options.env;
     struct cfsr_hello_ack ack = {.wall_us = wall_us};
     cfsr_error_clear(); /* what is said below is about this HELLO */
-    int rc = cfsr_session_on_hello(&receiver->session, frame, frame_bytes, env->is_known_site, env->user);
+    int rc = cfsr_session_on_hello(&receiver->session, frame, frame_bytes, env->is_known_site,
+                                   env->user);
 
     if (rc == 0) {
         const struct cfsr_hello *hello = &receiver->session.hello;
@@ -171,7 +187,8 @@ static void on_hello(struct cfsr_receiver *receiver, uint64_t now_ns, uint64_t w
     if (rc < 0) {
         ack.status = -rc;
         if (cfsr_error_message()[0] != '\0')
-            snprintf(ack.detail, sizeof ack.detail, "%.*s", (int)sizeof ack.detail - 1, cfsr_error_message());
+            snprintf(ack.detail, sizeof ack.detail, "%.*s", (int)sizeof ack.detail - 1,
+                     cfsr_error_message());
         else
             snprintf(ack.detail, sizeof ack.detail, "%s", cfsr_strerror(rc));
     }
@@ -202,7 +219,8 @@ static void prove(struct cfsr_receiver *receiver, uint64_t now_ns, struct cfsr_o
 }
 
 static int on_control(struct cfsr_receiver *receiver, uint64_t now_ns, uint64_t wall_us,
-                      const struct cfsr_link_header *header, const uint8_t *payload, struct cfsr_outbox *out)
+                      const struct cfsr_link_header *header, const uint8_t *payload,
+                      struct cfsr_outbox *out)
 {
     struct cfsr_heartbeat heartbeat;
     struct cfsr_goodbye goodbye;
@@ -238,7 +256,8 @@ static int on_control(struct cfsr_receiver *receiver, uint64_t now_ns, uint64_t 
 }
 
 void cfsr_receiver_on_frame(struct cfsr_receiver *receiver, uint64_t now_ns, uint64_t wall_us,
-                            const struct cfsr_link_header *header, const void *frame, struct cfsr_outbox *out)
+                            const struct cfsr_link_header *header, const void *frame,
+                            struct cfsr_outbox *out)
 {
     int rc;
 
@@ -246,7 +265,8 @@ void cfsr_receiver_on_frame(struct cfsr_receiver *receiver, uint64_t now_ns, uin
         return;
     if (receiver->state == CFSR_RECEIVER_WAIT_HELLO) {
         if (header->type == CFSR_FRAME_HELLO)
-            on_hello(receiver, now_ns, wall_us, frame, CFSR_LINK_HEADER_BYTES + header->length_bytes, out);
+            on_hello(receiver, now_ns, wall_us, frame,
+                     CFSR_LINK_HEADER_BYTES + header->length_bytes, out);
         else
             cfsr_receiver_reject(receiver, now_ns, -CFSR_E_BAD_FRAME, "HELLO expected", out);
         return;
@@ -262,7 +282,8 @@ void cfsr_receiver_on_frame(struct cfsr_receiver *receiver, uint64_t now_ns, uin
         cfsr_receiver_reject(receiver, now_ns, rc, cfsr_strerror(rc), out);
 }
 
-/* Identity and bounds of a batch against its session: a peer sends its own journal's lanes of this connection only. */
+/* Identity and bounds of a batch against its session: a peer sends its own journal's lanes of this
+ * connection only. */
 static int check_batch(const struct cfsr_receiver *receiver, const struct cfsr_link_header *link,
                        const struct cfsr_batch_header *batch)
 {
@@ -278,16 +299,17 @@ static int check_batch(const struct cfsr_receiver *receiver, const struct cfsr_l
     if (batch->lane >= CFSR_LANES_MAX || (receiver->lane_mask >> batch->lane & 1) == 0)
         return -CFSR_E_BAD_FRAME;
     if (batch->flags != 0 || batch->hole_count != 0)
-        return -CFSR_E_BAD_FRAME; /* feature bits for partial, forwarded and repair batches were not negotiated */
+        return -CFSR_E_BAD_FRAME; /* feature bits for partial, forwarded and repair batches were not
+                                     negotiated */
     if (batch->epoch != hello->epoch)
         return -CFSR_E_BAD_FRAME;
     return 0;
 }
 
-enum cfsr_admission cfsr_receiver_admit(struct cfsr_receiver *receiver, uint64_t now_ns,
-                                        const struct cfsr_link_header *link, const void *frame,
-                                        uint64_t (*staged_lsn)(void *user, uint64_t site_id, uint32_t lane),
-                                        struct cfsr_batch_header *header_out, struct cfsr_outbox *out)
+enum cfsr_admission cfsr_receiver_admit(
+    struct cfsr_receiver *receiver, uint64_t now_ns, const struct cfsr_link_header *link,
+    const void *frame, uint64_t (*staged_lsn)(void *user, uint64_t site_id, uint32_t lane),
+    struct cfsr_batch_header *header_out, struct cfsr_outbox *out)
 {
     struct cfsr_batch_header batch;
     int rc;
@@ -311,7 +333,8 @@ enum cfsr_admission cfsr_receiver_admit(struct cfsr_receiver *receiver, uint64_t
     receiver->deadline_ns = now_ns + receiver->options.idle_timeout_ns;
     uint64_t staged = staged_lsn(receiver->options.env.user, batch.site_id, batch.lane);
     if (batch.lsn_from > staged) {
-        cfsr_receiver_reject(receiver, now_ns, -CFSR_E_BAD_ORDER, "a range of the lane was skipped", out);
+        cfsr_receiver_reject(receiver, now_ns, -CFSR_E_BAD_ORDER, "a range of the lane was skipped",
+                             out);
         return CFSR_ADMIT_REFUSE;
     }
     *header_out = batch;
@@ -323,7 +346,8 @@ enum cfsr_admission cfsr_receiver_admit(struct cfsr_receiver *receiver, uint64_t
     return CFSR_ADMIT_STORE;
 }
 
-void cfsr_receiver_on_durable(struct cfsr_receiver *receiver, uint32_t lane, uint64_t lsn, uint64_t entries)
+void cfsr_receiver_on_durable(struct cfsr_receiver *receiver, uint32_t lane, uint64_t lsn,
+                              uint64_t entries)
 {
     if ((receiver->lane_mask >> lane & 1) == 0 || lsn <= receiver->acked_lsn[lane])
         return;
@@ -332,10 +356,11 @@ void cfsr_receiver_on_durable(struct cfsr_receiver *receiver, uint32_t lane, uin
     receiver->ack_dirty |= 1ull << lane;
 }
 
-bool cfsr_receiver_flush_acks(struct cfsr_receiver *receiver, uint64_t now_ns, uint8_t backpressure_pct,
-                              struct cfsr_outbox *out)
+bool cfsr_receiver_flush_acks(struct cfsr_receiver *receiver, uint64_t now_ns,
+                              uint8_t backpressure_pct, struct cfsr_outbox *out)
 {
-    struct cfsr_ack ack = {.backpressure_pct = backpressure_pct, .mode = receiver->options.ack_mode};
+    struct cfsr_ack ack = {.backpressure_pct = backpressure_pct,
+                           .mode = receiver->options.ack_mode};
 
     (void)now_ns;
     if (receiver->state != CFSR_RECEIVER_RUNNING ||
@@ -355,6 +380,7 @@ bool cfsr_receiver_flush_acks(struct cfsr_receiver *receiver, uint64_t now_ns, u
     receiver->ack_dirty = 0;
     receiver->counters.acks++;
     uint32_t len = cfsr_ack_store(&ack, receiver->frame + CFSR_LINK_HEADER_BYTES);
-    push_frame(receiver, out, cfsr_session_seal(&receiver->session, CFSR_FRAME_ACK, 0, receiver->frame, len));
+    push_frame(receiver, out,
+               cfsr_session_seal(&receiver->session, CFSR_FRAME_ACK, 0, receiver->frame, len));
     return true;
 }

@@ -1,10 +1,11 @@
 /*
- * sender.c - the outgoing half of the protocol (sender.h). Sans-I/O: events and `now` in, actions out.
+ * sender.c - the outgoing half of the protocol (sender.h). Sans-I/O: events and `now` in, actions
+ * out.
  *
  * Thread:     the core that owns the lanes, or the simulator.
- * Invariants: acked_lsn <= next_lsn <= head_lsn of every lane while RUNNING; in_flight_bytes is their summed distance; state changes go
- *             through set_state().
- * Rejected:   re-sending inside a live connection (TCP and RDMA already did; a timeout there only means that nothing moves), and a
+ * Invariants: acked_lsn <= next_lsn <= head_lsn of every lane while RUNNING; in_flight_bytes is
+ * their summed distance; state changes go through set_state(). Rejected:   re-sending inside a live
+ * connection (TCP and RDMA already did; a timeout there only means that nothing moves), and a
  *             sent-batch list kept for retransmission (the journal is the list).
  */
 #include "repl/sender.h"
@@ -49,7 +50,8 @@ static void set_state(struct cfsr_sender *sender, enum cfsr_sender_state to)
     sender->state = to;
 }
 
-void cfsr_sender_init(struct cfsr_sender *sender, const struct cfsr_sender_options *options, uint64_t now_ns)
+void cfsr_sender_init(struct cfsr_sender *sender, const struct cfsr_sender_options *options,
+                      uint64_t now_ns)
 {
     CFSR_ASSERT(options->lane_mask != 0);
     CFSR_ASSERT(options->batch_bytes > 0);
@@ -62,7 +64,8 @@ void cfsr_sender_init(struct cfsr_sender *sender, const struct cfsr_sender_optio
 
 static uint64_t backoff_ns(const struct cfsr_sender *sender)
 {
-    uint64_t delay = sender->options.backoff_min_ns << (sender->attempts < 16 ? sender->attempts : 16);
+    uint64_t delay = sender->options.backoff_min_ns
+                     << (sender->attempts < 16 ? sender->attempts : 16);
     return cfsr_min_u64(delay, sender->options.backoff_max_ns);
 }
 
@@ -80,7 +83,10 @@ static void end_session(struct cfsr_sender *sender)
     sender->session_live = false;
 }
 
-void cfsr_sender_fini(struct cfsr_sender *sender) { end_session(sender); }
+void cfsr_sender_fini(struct cfsr_sender *sender)
+{
+    end_session(sender);
+}
 
 static bool carries(const struct cfsr_sender *sender, uint32_t lane)
 {
@@ -113,7 +119,8 @@ static void close_link(struct cfsr_sender *sender, int reason, const char *detai
     set_state(sender, CFSR_SENDER_CLOSING);
 }
 
-/* Reasons that another attempt will not mend by itself: the link is FAULTED and asks again slowly. */
+/* Reasons that another attempt will not mend by itself: the link is FAULTED and asks again slowly.
+ */
 static bool is_fault(int reason)
 {
     switch (-reason) {
@@ -143,12 +150,16 @@ static void fault_link(struct cfsr_sender *sender, int reason, uint32_t lane, ui
     close_link(sender, reason, detail, true, out);
 }
 
-static uint64_t min_deadline(uint64_t a, uint64_t b) { return a < b ? a : b; }
+static uint64_t min_deadline(uint64_t a, uint64_t b)
+{
+    return a < b ? a : b;
+}
 
 static void send_heartbeat(struct cfsr_sender *sender, uint64_t now_ns, uint64_t wall_us,
                            struct cfsr_outbox *out)
 {
-    struct cfsr_heartbeat heartbeat = {.wall_us = wall_us, .echo_wall_us = sender->last_peer_wall_us};
+    struct cfsr_heartbeat heartbeat = {.wall_us = wall_us,
+                                       .echo_wall_us = sender->last_peer_wall_us};
     for (uint32_t lane = 0; lane < CFSR_LANES_MAX; lane++) {
         if (!carries(sender, lane))
             continue;
@@ -202,7 +213,8 @@ static void tick(struct cfsr_sender *sender, uint64_t now_ns, uint64_t wall_us, 
         if (may_send)
             send_heartbeat(sender, now_ns, wall_us, out);
         else
-            sender->heartbeat_at_ns = now_ns + sender->options.heartbeat_ns; /* earlier ones are still on their way */
+            sender->heartbeat_at_ns =
+                now_ns + sender->options.heartbeat_ns; /* earlier ones are still on their way */
         return;
     case CFSR_SENDER_DIALING:
     case CFSR_SENDER_CLOSING:
@@ -210,7 +222,8 @@ static void tick(struct cfsr_sender *sender, uint64_t now_ns, uint64_t wall_us, 
     }
 }
 
-void cfsr_sender_tick(struct cfsr_sender *sender, uint64_t now_ns, uint64_t wall_us, struct cfsr_outbox *out)
+void cfsr_sender_tick(struct cfsr_sender *sender, uint64_t now_ns, uint64_t wall_us,
+                      struct cfsr_outbox *out)
 {
     tick(sender, now_ns, wall_us, true, out);
 }
@@ -223,12 +236,14 @@ void cfsr_sender_tick_blocked(struct cfsr_sender *sender, uint64_t now_ns, struc
 uint64_t cfsr_sender_batch_deadline(const struct cfsr_sender *sender)
 {
     uint64_t deadline = UINT64_MAX;
-    if (sender->state != CFSR_SENDER_RUNNING || sender->in_flight_bytes >= sender->options.window_bytes)
+    if (sender->state != CFSR_SENDER_RUNNING ||
+        sender->in_flight_bytes >= sender->options.window_bytes)
         return deadline;
     for (uint32_t lane = 0; lane < CFSR_LANES_MAX; lane++) {
         const struct cfsr_sender_lane *l = &sender->lane[lane];
         if (carries(sender, lane) && l->waiting_since_ns != 0)
-            deadline = min_deadline(deadline, l->waiting_since_ns + sender->options.batch_timeout_ns);
+            deadline = min_deadline(deadline,
+                                    l->waiting_since_ns + sender->options.batch_timeout_ns);
     }
     return deadline;
 }
@@ -244,8 +259,8 @@ uint64_t cfsr_sender_next_deadline(const struct cfsr_sender *sender)
         deadline = min_deadline(sender->heartbeat_at_ns,
                                 sender->last_heard_ns + sender->options.progress_timeout_ns);
         if (sender->in_flight_bytes > 0 && sender->peer_backpressure_pct < 100)
-            deadline = min_deadline(deadline, sender->last_progress_ns +
-                                                  sender->options.progress_timeout_ns);
+            deadline = min_deadline(deadline,
+                                    sender->last_progress_ns + sender->options.progress_timeout_ns);
         return deadline;
     case CFSR_SENDER_DIALING:
     case CFSR_SENDER_CLOSING:
@@ -264,8 +279,8 @@ void cfsr_sender_on_connected(struct cfsr_sender *sender, uint64_t now_ns, uint6
         return; /* a stop overtook the dial; the close is on its way */
     sender->counters.connects++;
     end_session(sender);
-    rc = cfsr_session_init(&sender->session, sender->options.local, true, sender->options.peer_site_id,
-                           nonce);
+    rc = cfsr_session_init(&sender->session, sender->options.local, true,
+                           sender->options.peer_site_id, nonce);
     if (rc == 0) {
         sender->session_live = true;
         for (uint32_t lane = 0; lane < CFSR_LANES_MAX; lane++)
@@ -299,12 +314,14 @@ void cfsr_sender_on_closed(struct cfsr_sender *sender, uint64_t now_ns, int reas
     for (uint32_t lane = 0; lane < CFSR_LANES_MAX; lane++)
         sender->lane[lane].checking = false;
 
-    /* Exponential with full-range jitter (AWS "equal jitter"): half fixed, half random, so that peers spread. */
+    /* Exponential with full-range jitter (AWS "equal jitter"): half fixed, half random, so that
+     * peers spread. */
     delay = backoff_ns(sender);
     if (sender->fault != 0)
         delay = cfsr_max_u64(delay, sender->options.fault_retry_ns);
     delay = delay / 2 + (delay / 2) * (random & 0xffff) / 0xffff;
-    /* Once is not a failure: the lane map is known now. Again and again is, or a confused peer would be dialled without a pause. */
+    /* Once is not a failure: the lane map is known now. Again and again is, or a confused peer
+     * would be dialled without a pause. */
     if (sender->last_reason == -CFSR_E_WRONG_CORE && sender->attempts == 0)
         delay = 0;
     sender->attempts++;
@@ -322,7 +339,8 @@ static void start_running(struct cfsr_sender *sender, uint64_t now_ns, uint64_t 
     sender->last_progress_ns = now_ns;
     sender->peer_backpressure_pct = 0;
     set_state(sender, CFSR_SENDER_RUNNING);
-    /* At once, so that the acceptor sees a frame under the session key and lets this connection take over. */
+    /* At once, so that the acceptor sees a frame under the session key and lets this connection
+     * take over. */
     send_heartbeat(sender, now_ns, wall_us, out);
 }
 
@@ -338,7 +356,8 @@ static void adopt_cursor(struct cfsr_sender *sender, uint64_t now_ns, uint32_t l
         action->lane = lane;
         action->lsn = theirs->cursor;
     } else if (!l->known || theirs->cursor > l->acked_lsn) {
-        /* What became durable while nobody listened: retention must hear of it, no ack may follow. */
+        /* What became durable while nobody listened: retention must hear of it, no ack may follow.
+         */
         struct cfsr_action *action = cfsr_outbox_push(out, CFSR_ACTION_ACKED);
         action->lane = lane;
         action->lsn = theirs->cursor;
@@ -352,7 +371,8 @@ static void adopt_cursor(struct cfsr_sender *sender, uint64_t now_ns, uint32_t l
     l->waiting_since_ns = l->next_lsn < l->head_lsn ? now_ns : 0;
 }
 
-/* The record below a cursor begins on the grid, below it and in the segment that ends at or behind it. */
+/* The record below a cursor begins on the grid, below it and in the segment that ends at or behind
+ * it. */
 static bool stamp_is_below(const struct cfsr_sender *sender, const struct cfsr_hello_lane *theirs)
 {
     uint64_t segment_bytes = sender->options.local->site->segment_bytes;
@@ -403,8 +423,8 @@ static void finish_checking(struct cfsr_sender *sender, uint64_t now_ns, uint64_
     start_running(sender, now_ns, wall_us, out);
 }
 
-static void on_hello_ack(struct cfsr_sender *sender, uint64_t now_ns, uint64_t wall_us, const void *frame,
-                         uint32_t frame_bytes, struct cfsr_outbox *out)
+static void on_hello_ack(struct cfsr_sender *sender, uint64_t now_ns, uint64_t wall_us,
+                         const void *frame, uint32_t frame_bytes, struct cfsr_outbox *out)
 {
     int rc = cfsr_session_on_hello_ack(&sender->session, frame, frame_bytes, &sender->peer);
 
@@ -417,14 +437,15 @@ static void on_hello_ack(struct cfsr_sender *sender, uint64_t now_ns, uint64_t w
     if (rc < 0) {
         sender->counters.refusals++;
         /*
-         * A refusal without a proof (the key itself is the trouble) is a hint anybody could send: it is shown, and asked again slowly, but
-         * it never hides a fault that was proven.
+         * A refusal without a proof (the key itself is the trouble) is a hint anybody could send:
+         * it is shown, and asked again slowly, but it never hides a fault that was proven.
          */
         if (is_fault(rc) && (sender->session.authenticated || sender->fault == 0))
             sender->fault = rc;
         else if (sender->session.authenticated)
             sender->fault = 0;
-        close_link(sender, rc, sender->peer.detail[0] != '\0' ? sender->peer.detail : NULL, false, out);
+        close_link(sender, rc, sender->peer.detail[0] != '\0' ? sender->peer.detail : NULL, false,
+                   out);
         return;
     }
     if (sender->peer.lane_mask != sender->options.lane_mask) {
@@ -440,14 +461,16 @@ static void on_hello_ack(struct cfsr_sender *sender, uint64_t now_ns, uint64_t w
 
 static bool stamps_equal(const struct cfsr_record_stamp *a, const struct cfsr_record_stamp *b)
 {
-    return a->lsn == b->lsn && a->crc == b->crc && a->seq == b->seq && a->timestamp_us == b->timestamp_us;
+    return a->lsn == b->lsn && a->crc == b->crc && a->seq == b->seq &&
+           a->timestamp_us == b->timestamp_us;
 }
 
-void cfsr_sender_on_stamp(struct cfsr_sender *sender, uint64_t now_ns, uint64_t wall_us, uint32_t lane, int rc,
-                          const struct cfsr_record_stamp *found, uint64_t found_end_lsn,
-                          struct cfsr_outbox *out)
+void cfsr_sender_on_stamp(struct cfsr_sender *sender, uint64_t now_ns, uint64_t wall_us,
+                          uint32_t lane, int rc, const struct cfsr_record_stamp *found,
+                          uint64_t found_end_lsn, struct cfsr_outbox *out)
 {
-    if (sender->state != CFSR_SENDER_CHECKING || !carries(sender, lane) || !sender->lane[lane].checking)
+    if (sender->state != CFSR_SENDER_CHECKING || !carries(sender, lane) ||
+        !sender->lane[lane].checking)
         return; /* an answer to a connection that is gone */
     const struct cfsr_hello_lane *theirs = &sender->peer.lane[lane];
     sender->lane[lane].checking = false;
@@ -473,7 +496,8 @@ void cfsr_sender_on_stamp(struct cfsr_sender *sender, uint64_t now_ns, uint64_t 
 static void on_ack(struct cfsr_sender *sender, uint64_t now_ns, const struct cfsr_ack *ack,
                    struct cfsr_outbox *out)
 {
-    if (sender->state != CFSR_SENDER_RUNNING) { /* nothing is published before the stamps were compared */
+    if (sender->state !=
+        CFSR_SENDER_RUNNING) { /* nothing is published before the stamps were compared */
         close_link(sender, -CFSR_E_BAD_FRAME, "ack before any data", true, out);
         return;
     }
@@ -481,14 +505,16 @@ static void on_ack(struct cfsr_sender *sender, uint64_t now_ns, const struct cfs
         const struct cfsr_ack_lane *a = &ack->lane[i];
         struct cfsr_sender_lane *l;
         if (!carries(sender, a->lane) || a->durable_lsn > sender->lane[a->lane].head_lsn ||
-            a->durable_lsn < sender->lane[a->lane].acked_lsn || a->durable_lsn % CFSR_RECORD_ALIGN != 0) {
+            a->durable_lsn < sender->lane[a->lane].acked_lsn ||
+            a->durable_lsn % CFSR_RECORD_ALIGN != 0) {
             close_link(sender, -CFSR_E_BAD_FRAME, "ack outside what exists", true, out);
             return;
         }
         l = &sender->lane[a->lane];
         if (a->durable_lsn == l->acked_lsn)
             continue;
-        /* Writes of an earlier connection may become durable after the HELLO_ACK: then the peer is ahead of us. */
+        /* Writes of an earlier connection may become durable after the HELLO_ACK: then the peer is
+         * ahead of us. */
         if (a->durable_lsn > l->next_lsn) {
             sender->in_flight_bytes += a->durable_lsn - l->next_lsn;
             l->next_lsn = a->durable_lsn;
@@ -510,11 +536,13 @@ static void on_ack(struct cfsr_sender *sender, uint64_t now_ns, const struct cfs
     sender->peer_backpressure_pct = ack->backpressure_pct;
 }
 
-static void on_heartbeat(struct cfsr_sender *sender, uint64_t wall_us, const struct cfsr_heartbeat *heartbeat)
+static void on_heartbeat(struct cfsr_sender *sender, uint64_t wall_us,
+                         const struct cfsr_heartbeat *heartbeat)
 {
     sender->last_peer_wall_us = heartbeat->wall_us;
     if (heartbeat->echo_wall_us != 0 && heartbeat->echo_wall_us <= wall_us) {
-        /* Cristian's estimate: the peer answered at once, so its clock read half a round trip ago. */
+        /* Cristian's estimate: the peer answered at once, so its clock read half a round trip ago.
+         */
         sender->rtt_us = wall_us - heartbeat->echo_wall_us;
         sender->peer_clock_offset_us = (int64_t)(heartbeat->wall_us + sender->rtt_us / 2 - wall_us);
         sender->peer_clock_offset_valid = 1;
@@ -522,7 +550,8 @@ static void on_heartbeat(struct cfsr_sender *sender, uint64_t wall_us, const str
 }
 
 static int on_control(struct cfsr_sender *sender, uint64_t now_ns, uint64_t wall_us,
-                      const struct cfsr_link_header *header, const uint8_t *payload, struct cfsr_outbox *out)
+                      const struct cfsr_link_header *header, const uint8_t *payload,
+                      struct cfsr_outbox *out)
 {
     struct cfsr_ack ack;
     struct cfsr_heartbeat heartbeat;
@@ -546,8 +575,8 @@ static int on_control(struct cfsr_sender *sender, uint64_t now_ns, uint64_t wall
         rc = cfsr_goodbye_load(payload, header->length_bytes, &goodbye);
         if (rc == 0) {
             sender->fault = is_fault(-goodbye.reason) ? -goodbye.reason : 0;
-            close_link(sender, goodbye.reason != 0 ? -goodbye.reason : -CFSR_E_SHUTDOWN, goodbye.detail,
-                       false, out);
+            close_link(sender, goodbye.reason != 0 ? -goodbye.reason : -CFSR_E_SHUTDOWN,
+                       goodbye.detail, false, out);
         }
         return rc;
     default: return -CFSR_E_BAD_FRAME;
@@ -555,7 +584,8 @@ static int on_control(struct cfsr_sender *sender, uint64_t now_ns, uint64_t wall
 }
 
 void cfsr_sender_on_frame(struct cfsr_sender *sender, uint64_t now_ns, uint64_t wall_us,
-                          const struct cfsr_link_header *header, const void *frame, struct cfsr_outbox *out)
+                          const struct cfsr_link_header *header, const void *frame,
+                          struct cfsr_outbox *out)
 {
     int rc;
 
@@ -564,7 +594,8 @@ void cfsr_sender_on_frame(struct cfsr_sender *sender, uint64_t now_ns, uint64_t 
             close_link(sender, -CFSR_E_BAD_FRAME, "HELLO_ACK expected", false, out);
             return;
         }
-        on_hello_ack(sender, now_ns, wall_us, frame, CFSR_LINK_HEADER_BYTES + header->length_bytes, out);
+        on_hello_ack(sender, now_ns, wall_us, frame, CFSR_LINK_HEADER_BYTES + header->length_bytes,
+                     out);
         return;
     }
     if (sender->state != CFSR_SENDER_RUNNING && sender->state != CFSR_SENDER_CHECKING)
@@ -572,15 +603,15 @@ void cfsr_sender_on_frame(struct cfsr_sender *sender, uint64_t now_ns, uint64_t 
     rc = cfsr_session_open(&sender->session, header, frame);
     if (rc == 0) {
         sender->last_heard_ns = now_ns;
-        rc = on_control(sender, now_ns, wall_us, header, (const uint8_t *)frame + CFSR_LINK_HEADER_BYTES,
-                        out);
+        rc = on_control(sender, now_ns, wall_us, header,
+                        (const uint8_t *)frame + CFSR_LINK_HEADER_BYTES, out);
     }
     if (rc < 0)
         close_link(sender, rc, cfsr_strerror(rc), true, out);
 }
 
-void cfsr_sender_on_head(struct cfsr_sender *sender, uint64_t now_ns, uint32_t lane, uint64_t committed_lsn,
-                         uint64_t entries)
+void cfsr_sender_on_head(struct cfsr_sender *sender, uint64_t now_ns, uint32_t lane,
+                         uint64_t committed_lsn, uint64_t entries)
 {
     CFSR_ASSERT(carries(sender, lane));
     struct cfsr_sender_lane *l = &sender->lane[lane];
@@ -593,10 +624,11 @@ void cfsr_sender_on_head(struct cfsr_sender *sender, uint64_t now_ns, uint32_t l
         l->waiting_since_ns = now_ns;
 }
 
-bool cfsr_sender_next(struct cfsr_sender *sender, uint64_t now_ns, bool pipe_idle, uint64_t skip_mask,
-                      uint32_t *lane_out, uint64_t *from_out)
+bool cfsr_sender_next(struct cfsr_sender *sender, uint64_t now_ns, bool pipe_idle,
+                      uint64_t skip_mask, uint32_t *lane_out, uint64_t *from_out)
 {
-    if (sender->state != CFSR_SENDER_RUNNING || sender->in_flight_bytes >= sender->options.window_bytes)
+    if (sender->state != CFSR_SENDER_RUNNING ||
+        sender->in_flight_bytes >= sender->options.window_bytes)
         return false;
     for (uint32_t i = 0; i < CFSR_LANES_MAX; i++) {
         uint32_t lane = (sender->next_lane + i) % CFSR_LANES_MAX;
@@ -614,7 +646,8 @@ bool cfsr_sender_next(struct cfsr_sender *sender, uint64_t now_ns, bool pipe_idl
     return false;
 }
 
-uint16_t cfsr_sender_sent(struct cfsr_sender *sender, uint64_t now_ns, uint32_t lane, uint64_t lsn_to)
+uint16_t cfsr_sender_sent(struct cfsr_sender *sender, uint64_t now_ns, uint32_t lane,
+                          uint64_t lsn_to)
 {
     CFSR_ASSERT(sender->state == CFSR_SENDER_RUNNING && carries(sender, lane));
     struct cfsr_sender_lane *l = &sender->lane[lane];
@@ -631,8 +664,8 @@ uint16_t cfsr_sender_sent(struct cfsr_sender *sender, uint64_t now_ns, uint32_t 
     return l->next_lsn == l->head_lsn ? CFSR_FRAME_ACK_NOW : 0;
 }
 
-void cfsr_sender_on_read_error(struct cfsr_sender *sender, uint64_t now_ns, uint32_t lane, uint64_t lsn,
-                               int rc, struct cfsr_outbox *out)
+void cfsr_sender_on_read_error(struct cfsr_sender *sender, uint64_t now_ns, uint32_t lane,
+                               uint64_t lsn, int rc, struct cfsr_outbox *out)
 {
     (void)now_ns;
     if (sender->state != CFSR_SENDER_RUNNING)
@@ -643,7 +676,8 @@ void cfsr_sender_on_read_error(struct cfsr_sender *sender, uint64_t now_ns, uint
         close_link(sender, rc, "could not read the journal", true, out);
 }
 
-void cfsr_sender_abort(struct cfsr_sender *sender, int reason, const char *detail, struct cfsr_outbox *out)
+void cfsr_sender_abort(struct cfsr_sender *sender, int reason, const char *detail,
+                       struct cfsr_outbox *out)
 {
     if (sender->state == CFSR_SENDER_DIALING || sender->state == CFSR_SENDER_HELLO ||
         sender->state == CFSR_SENDER_CHECKING || sender->state == CFSR_SENDER_RUNNING)
@@ -657,7 +691,8 @@ void cfsr_sender_stop(struct cfsr_sender *sender, uint64_t now_ns, struct cfsr_o
         return;
     if (sender->state == CFSR_SENDER_RUNNING || sender->state == CFSR_SENDER_CHECKING ||
         sender->state == CFSR_SENDER_HELLO || sender->state == CFSR_SENDER_DIALING) {
-        bool farewell = sender->state == CFSR_SENDER_RUNNING || sender->state == CFSR_SENDER_CHECKING;
+        bool farewell = sender->state == CFSR_SENDER_RUNNING ||
+                        sender->state == CFSR_SENDER_CHECKING;
         close_link(sender, -CFSR_E_SHUTDOWN, "shutting down", farewell, out);
     }
     set_state(sender, CFSR_SENDER_STOPPED);
@@ -673,7 +708,8 @@ bool cfsr_sender_is_caught_up(const struct cfsr_sender *sender)
     return true;
 }
 
-enum cfsr_link_state cfsr_sender_link_state(const struct cfsr_sender *sender, const char **reason_out)
+enum cfsr_link_state cfsr_sender_link_state(const struct cfsr_sender *sender,
+                                            const char **reason_out)
 {
     uint64_t behind = 0;
 
@@ -683,7 +719,8 @@ enum cfsr_link_state cfsr_sender_link_state(const struct cfsr_sender *sender, co
         return CFSR_LINK_FAULTED;
     }
     if (sender->state != CFSR_SENDER_RUNNING) {
-        *reason_out = sender->last_reason != 0 ? cfsr_error_name(sender->last_reason) : "connecting";
+        *reason_out = sender->last_reason != 0 ? cfsr_error_name(sender->last_reason)
+                                               : "connecting";
         return CFSR_LINK_STALLED;
     }
     if (sender->peer_backpressure_pct >= 100) {

@@ -636,7 +636,8 @@ static void seal_header(struct cfsr_session *session, enum cfsr_frame_type type,
         .link_seq = batch ? session->next_send_batch : session->next_send_seq,
         .batch_seq = batch ? session->next_send_batch : 0,
     };
-    /* Each stream counts for itself: CONTROL frames overtake sealed DATA frames in the transport. */
+    /* Each stream counts for itself: CONTROL frames overtake sealed DATA frames in the transport.
+     */
     if (batch)
         session->next_send_batch++;
     else
@@ -689,9 +690,10 @@ int cfsr_session_open(struct cfsr_session *session, const struct cfsr_link_heade
     bool batch = header->type == CFSR_FRAME_BATCH;
     uint64_t due = batch ? session->next_recv_batch : session->next_recv_seq;
     if (header->link_seq != due || header->batch_seq != (batch ? due : 0))
-        return cfsr_fail(-CFSR_E_REPLAYED, "link sequence %llu, batch sequence %llu where %llu was due",
-                         (unsigned long long)header->link_seq, (unsigned long long)header->batch_seq,
-                         (unsigned long long)due);
+        return cfsr_fail(-CFSR_E_REPLAYED,
+                         "link sequence %llu, batch sequence %llu where %llu was due",
+                         (unsigned long long)header->link_seq,
+                         (unsigned long long)header->batch_seq, (unsigned long long)due);
     if (!tag_is_right(session->recv_key, frame, header))
         return cfsr_fail(-CFSR_E_BAD_LINK_TAG,
                          "link tag of frame type %u, sequence %llu does not match", header->type,

@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # shellcheck disable=SC2317 # functions are called by name and by traps
-# cli_offline.sh - the tools without a daemon: init, import, verify, digest, dump, append, tail, materialize; and that
+# cli_offline.sh - the tools without a daemon: init, import, verify, digest, dump, append, tail,
+# materialize; and that
 # a materialised journal is what tar unpacks.
 set -euo pipefail
 
@@ -25,7 +26,8 @@ check() {
     fi
 }
 
-listing() { (cd "$1" && find . -printf '%p %y %m %U %G %T@ %n %s %l\n' | sed 's/\( d .*\) [0-9]* [0-9]* $/\1/' | sort); }
+listing() { (cd "$1" && find . -printf '%p %y %m %U %G %T@ %n %s %l\n' | sed \
+    's/\( d .*\) [0-9]* [0-9]* $/\1/' | sort); }
 same_tree() { diff <(listing "$1") <(listing "$2") && diff -r --no-dereference "$1" "$2"; }
 
 make_tree() {
@@ -56,7 +58,8 @@ cp out.txt import.txt
 check "import reports the average record" grep -q 'average record' import.txt
 check "verify finds it sound" repl journal verify --data-dir d
 check "digest" repl journal digest --data-dir d
-check "digest is stable" diff <(repl journal digest --data-dir d) <(repl journal digest --data-dir d)
+check "digest is stable" diff <(repl journal digest --data-dir d) <(repl journal digest \
+    --data-dir d)
 check "materialize" repl materialize --data-dir d --into m
 check "the materialised tree is what tar unpacks" same_tree unpacked m
 if getfattr -n user.note unpacked/dir/deep/text >/dev/null 2>&1; then
@@ -81,7 +84,8 @@ check "inbox of a lone site is empty and sound" repl inbox verify --data-dir d
 # A second import into the same journal gets fresh inode numbers.
 repl journal import --data-dir d --tar tree.tar --under second --with-data >/dev/null
 unique_inodes() {
-    [[ -z $(repl journal dump --data-dir d --json | grep -E '"op":"(Create|MkDir|Symlink)"' | grep -o '"inode":[0-9]*' | sort | uniq -d) ]]
+    [[ -z $(repl journal dump --data-dir d --json | grep -E '"op":"(Create|MkDir|Symlink)"' | \
+        grep -o '"inode":[0-9]*' | sort | uniq -d) ]]
 }
 check "inode numbers are never given twice" unique_inodes
 

@@ -26,7 +26,7 @@ struct world {
     struct cfsr_fs *fs;
     struct cfsr_site site;
     struct cfsr_lane_file files;
-    struct cfsr_group group;
+    struct cfsr_commit_group group;
     bool open;
     struct staged staged[MAX_ENTRIES]; /* in the order of the lane */
     unsigned staged_count;

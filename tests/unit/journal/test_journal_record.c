@@ -16,7 +16,7 @@ static const struct cfsr_site site = {.site_id = 5,
                                       .segment_bytes = CFSR_SEGMENT_BYTES_MIN,
                                       .journal = {{9}}};
 
-static void group_make(struct cfsr_group *group, uint64_t end_lsn)
+static void group_make(struct cfsr_commit_group *group, uint64_t end_lsn)
 {
     uint64_t next_seq[2] = {1, 1};
     uint8_t block[CFSR_GROUP_BLOCK_BYTES] = {0};
@@ -25,7 +25,7 @@ static void group_make(struct cfsr_group *group, uint64_t end_lsn)
     cr_assert(cfsr_group_init(group, &site, 1, 1 << 16, &state, block) == 0);
 }
 
-static int stage(struct cfsr_group *group, uint32_t shard, uint32_t payload_bytes,
+static int stage(struct cfsr_commit_group *group, uint32_t shard, uint32_t payload_bytes,
                  struct cfsr_entry_position *position)
 {
     static uint8_t payload[CFSR_RECORD_PAYLOAD_MAX + 1];
@@ -52,7 +52,8 @@ static struct cfsr_scan scan_of(const struct cfsr_group_span *span, uint64_t *ne
 }
 
 /* A group at the start of a segment: SHARDS, MARK, count entries. */
-static void first_group(struct cfsr_group *group, unsigned count, struct cfsr_group_span *span)
+static void first_group(struct cfsr_commit_group *group, unsigned count,
+                        struct cfsr_group_span *span)
 {
     struct cfsr_entry_position position;
 
@@ -66,7 +67,7 @@ static void first_group(struct cfsr_group *group, unsigned count, struct cfsr_gr
 
 Test(journal_record, scan_takes_a_whole_group)
 {
-    struct cfsr_group group;
+    struct cfsr_commit_group group;
     struct cfsr_group_span span;
     uint64_t next_seq[2] = {0};
 
@@ -82,7 +83,7 @@ Test(journal_record, scan_takes_a_whole_group)
 
 Test(journal_record, scan_finds_every_flipped_bit)
 {
-    struct cfsr_group group;
+    struct cfsr_commit_group group;
     struct cfsr_group_span span;
 
     first_group(&group, 4, &span);
@@ -103,7 +104,7 @@ Test(journal_record, scan_finds_every_flipped_bit)
 
 Test(journal_record, a_misplaced_or_foreign_record_never_passes)
 {
-    struct cfsr_group group;
+    struct cfsr_commit_group group;
     struct cfsr_group_span span;
 
     first_group(&group, 3, &span);
@@ -123,7 +124,7 @@ Test(journal_record, a_misplaced_or_foreign_record_never_passes)
 
 Test(journal_record, scan_limits_and_partial_data)
 {
-    struct cfsr_group group;
+    struct cfsr_commit_group group;
     struct cfsr_group_span span;
 
     first_group(&group, 10, &span);
@@ -150,7 +151,7 @@ Test(journal_record, scan_limits_and_partial_data)
 
 Test(journal_record, a_wrong_seq_is_found)
 {
-    struct cfsr_group group;
+    struct cfsr_commit_group group;
     struct cfsr_group_span span;
     struct cfsr_entry_position position;
     uint64_t next_seq[2] = {0};
@@ -171,7 +172,7 @@ Test(journal_record, a_wrong_seq_is_found)
 /* Fills the segment so that left bytes remain before its end, then stages one that does not fit. */
 static void pad_case(uint64_t left, bool expect_pad)
 {
-    struct cfsr_group group;
+    struct cfsr_commit_group group;
     struct cfsr_group_span span;
     struct cfsr_entry_position position;
     uint64_t start = site.segment_bytes - 8192,
@@ -218,7 +219,7 @@ Test(journal_group, a_header_and_more_is_a_pad)
 
 Test(journal_group, seq_wrap_and_sizes_are_refused)
 {
-    struct cfsr_group group;
+    struct cfsr_commit_group group;
     struct cfsr_entry_position position;
 
     group_make(&group, 4096);
@@ -234,7 +235,7 @@ Test(journal_group, seq_wrap_and_sizes_are_refused)
 
 Test(journal_group, the_mark_says_what_was_durable)
 {
-    struct cfsr_group group;
+    struct cfsr_commit_group group;
     struct cfsr_group_span span;
     struct cfsr_entry_position position;
 

@@ -20,7 +20,7 @@ struct origin {
     struct cfsr_fs *fs;
     const struct cfsr_site *site;
     uint32_t lane;
-    struct cfsr_group group;
+    struct cfsr_commit_group group;
     struct cfsr_lane_file files;
     uint64_t head, entries, lowest, stamp_us, appended;
     uint8_t *payload;
