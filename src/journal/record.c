@@ -334,6 +334,107 @@ static int take_candidates(struct cfsr_scan *scan, const struct candidate *found
     return 1;
 }
 
+/* Bytes of the entry at p if one stands there whole, as far as its sizes say; 0 otherwise. */
+static inline uint32_t entry_bytes(const uint8_t *p, uint32_t available)
+{
+    uint32_t payload_bytes, total;
+
+    if (available < CFSR_RECORD_HEADER_BYTES)
+        return 0;
+    payload_bytes = cfsr_load_le32(p + AT_PAYLOAD_BYTES);
+    if (!cfsr_record_is_entry(p[AT_OP]) || payload_bytes > CFSR_RECORD_PAYLOAD_MAX)
+        return 0;
+    total = (uint32_t)padded_bytes(payload_bytes);
+    return total <= available ? total : 0;
+}
+
+/* What take_record() checks of an entry, without its names for errors; takes the seq. */
+static inline bool entry_is_good(const struct cfsr_scan *scan, const uint8_t *p, unsigned shift)
+{
+    uint32_t shard_id = cfsr_load_le32(p + AT_SHARD);
+    uint64_t seq = cfsr_load_le64(p + AT_SEQ);
+
+    if (cfsr_load_le16(p + AT_RESERVED) != 0 || cfsr_load_le64(p + AT_SITE) != scan->site_id ||
+        shard_id >= scan->shards || (shard_id & (scan->lanes - 1)) != scan->lane || seq == 0 ||
+        seq == UINT64_MAX)
+        return false;
+    if (scan->next_seq != NULL) {
+        uint64_t *next = &scan->next_seq[shard_id >> shift];
+
+        if (*next != 0 && *next != seq)
+            return false;
+        *next = seq + 1;
+    }
+    return true;
+}
+
+/*
+ * The usual case without its exceptions: runs of three plain entries, all far from limits and the
+ * segment's end. Stops before anything else; the loop of cfsr_record_scan() then looks at it again
+ * and gives it its name. Half of the time of a scan was in the questions this does not ask.
+ */
+static void scan_entries(struct cfsr_scan *scan, uint64_t boundary_lsn)
+{
+    const unsigned shift = (unsigned)__builtin_ctz(scan->lanes);
+    const uint8_t *p = scan->data + scan->raw_bytes, *last = NULL;
+    uint32_t raw_bytes = scan->raw_bytes, taken = 0;
+    uint64_t lsn = scan->next_lsn, max_timestamp_us = scan->max_timestamp_us;
+    uint32_t limit = scan->len_bytes;
+
+    if (scan->max_entries != 0 || lsn % CFSR_RECORD_ALIGN != 0)
+        return;
+    if (scan->max_raw_bytes != 0 && scan->max_raw_bytes < limit)
+        limit = scan->max_raw_bytes;
+    while (raw_bytes < limit) {
+        uint32_t total[LOOK_AHEAD], crc[LOOK_AHEAD], sum = 0;
+        const void *data[LOOK_AHEAD];
+        uint64_t lsns[LOOK_AHEAD];
+        size_t len_bytes[LOOK_AHEAD];
+        unsigned i;
+
+        for (i = 0; i < LOOK_AHEAD; i++) {
+            total[i] = entry_bytes(p + sum, limit - raw_bytes - sum);
+            if (total[i] == 0)
+                break;
+            lsns[i] = lsn + sum;
+            data[i] = p + sum + AT_PAYLOAD_BYTES;
+            len_bytes[i] = total[i] - AT_PAYLOAD_BYTES;
+            sum += total[i];
+        }
+        if (i < LOOK_AHEAD || boundary_lsn - lsn < (uint64_t)sum + CFSR_RECORD_HEADER_BYTES)
+            break;
+        if (!scan->trust_crc)
+            cfsr_crc32c_x3_prefixed(scan->seed, lsns, data, len_bytes, crc);
+        for (i = 0; i < LOOK_AHEAD; i++) {
+            uint64_t timestamp_us = cfsr_load_le64(p + AT_TIMESTAMP);
+
+            if ((!scan->trust_crc && crc[i] != cfsr_load_le32(p + AT_CRC)) ||
+                !entry_is_good(scan, p, shift))
+                break;
+            if (timestamp_us > max_timestamp_us)
+                max_timestamp_us = timestamp_us;
+            last = p;
+            scan->last.lsn = lsn;
+            p += total[i];
+            lsn += total[i];
+            raw_bytes += total[i];
+            taken++;
+        }
+        if (i < LOOK_AHEAD)
+            break;
+    }
+    if (last == NULL)
+        return;
+    scan->raw_bytes = raw_bytes;
+    scan->next_lsn = lsn;
+    scan->entry_count += taken;
+    scan->record_count += taken;
+    scan->max_timestamp_us = max_timestamp_us;
+    scan->last.seq = cfsr_load_le64(last + AT_SEQ);
+    scan->last.timestamp_us = cfsr_load_le64(last + AT_TIMESTAMP);
+    scan->last.crc = cfsr_load_le32(last + AT_CRC);
+}
+
 int cfsr_record_scan(struct cfsr_scan *scan)
 {
     uint64_t boundary_lsn = scan->lsn - scan->lsn % scan->segment_bytes + scan->segment_bytes;
@@ -358,6 +459,7 @@ int cfsr_record_scan(struct cfsr_scan *scan)
         unsigned count;
         int rc;
 
+        scan_entries(scan, boundary_lsn);
         if (scan->raw_bytes == scan->len_bytes) {
             scan->end = CFSR_SCAN_END_OF_DATA;
             return 0;
