@@ -68,7 +68,7 @@ static const struct cfsr_option options[] = {
      .kind = CFSR_OPTION_COUNT,
      .min = 1,
      .max = CFSR_LANES_MAX,
-     .default_text = "8",
+     .default_text = "4",
      .help = "With --make-corpus: lanes of the new site.",
      FIELD(lanes)},
     {.name = "work-dir",

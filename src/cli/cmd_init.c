@@ -15,7 +15,7 @@
 #include "cli/command.h"
 #include "security/keyring.h"
 
-#define LANES_DEFAULT  "8"
+#define LANES_DEFAULT  "4"
 #define SHARDS_DEFAULT "256"
 
 struct init_options {

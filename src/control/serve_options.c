@@ -298,7 +298,7 @@ static const struct cfsr_option options[] = {
      .kind = CFSR_OPTION_COUNT,
      .min = 4,
      .max = 1024,
-     .default_text = "64",
+     .default_text = "32",
      .help = "Encoded batches on their way out.",
      FIELD(config.batch_slots)},
     {.name = "inbox-slots",

@@ -2,7 +2,7 @@
  * limits.h - every pool of a core, sized once. cfsr_node_memory_bytes() is the sum of the terms
  * marked [io]; the rest is small.
  *
- * With the defaults (8 lanes, 1 core; figures in docs/architecture.md):
+ * With the defaults (4 lanes, 1 core; figures in docs/architecture.md):
  *   [io] journal streams:  read_buffers × CFSR_NODE_READ_BUFFER_BYTES   each stream owns two: one
  * consumed, one being read [io] encoded batches:  batch_slots × CFSR_NODE_BATCH_SLOT_BYTES [io]
  * inbox slots:      inbox_slots × CFSR_INBOX_SLOT_BYTES          filling or being written, over all
