@@ -118,7 +118,11 @@ struct cfsr_scan {
     uint32_t max_raw_bytes; /* stop before exceeding it (but always take one record); 0: no limit */
     uint32_t max_entries;   /* 0: no limit */
     uint64_t *next_seq;     /* indexed by shard / lanes; 0 = not known yet; NULL: do not check */
-    bool trust_crc;         /* do not check CRCs: whoever gets the bytes does (the sender's walk) */
+    /*
+     * Walk by sizes only: CRC, site, shard, seq and max_timestamp_us of entries are left to whoever
+     * gets the bytes (the sender's walk; its receivers check).
+     */
+    bool trust_crc;
     /* out */
     enum cfsr_scan_end end;
     uint32_t raw_bytes; /* bytes of data taken, in the given form; the last PAD's filler is never in

@@ -153,7 +153,6 @@ static int encode(struct cfsr_node_core *core, uint32_t lane, uint64_t from, uin
     scanned = node_clock(core);
     batch->ready = false;
     batch->lane = lane;
-    batch->max_timestamp_us = scan.max_timestamp_us;
     fill_header(core, &scan, from, &batch->header);
     rc = cfsr_batch_encode(core->codec, scan.data, scan.raw_bytes, batch->body,
                            CFSR_NODE_BATCH_SLOT_BYTES, &batch->header);

@@ -82,7 +82,6 @@ struct node_batch {
     uint8_t *body;
     uint16_t buffer_index;
     struct cfsr_batch_header header; /* tag and key id unset */
-    uint64_t max_timestamp_us;
 };
 
 /* ---- outgoing (outgoing.c) ---- */
