@@ -357,10 +357,6 @@ const struct cfsr_core_stats *cfsr_reactor_stats(const struct cfsr_reactor *reac
 {
     return &reactor->stats;
 }
-uint32_t cfsr_reactor_core_index(const struct cfsr_reactor *reactor)
-{
-    return reactor->core_index;
-}
 int cfsr_reactor_tid(const struct cfsr_reactor *reactor)
 {
     return reactor->tid;
@@ -380,10 +376,6 @@ struct cfsr_timers *cfsr_reactor_timers(struct cfsr_reactor *reactor)
 struct cfsr_slab *cfsr_reactor_slab(struct cfsr_reactor *reactor)
 {
     return reactor->slab;
-}
-struct cfsr_core_stats *cfsr_reactor_own_stats(struct cfsr_reactor *reactor)
-{
-    return &reactor->stats;
 }
 uint64_t cfsr_reactor_now_ns(const struct cfsr_reactor *reactor)
 {

@@ -67,7 +67,6 @@ void cfsr_reactor_stop(struct cfsr_reactor *reactor);
 bool cfsr_reactor_post(struct cfsr_reactor *reactor,
                        const struct cfsr_message *message); /* as cfsr_mailbox_post() */
 const struct cfsr_core_stats *cfsr_reactor_stats(const struct cfsr_reactor *reactor);
-uint32_t cfsr_reactor_core_index(const struct cfsr_reactor *reactor);
 int cfsr_reactor_tid(const struct cfsr_reactor *reactor); /* for cfsr_ring_workers_sample() */
 
 /* Owner thread. */
@@ -75,7 +74,6 @@ struct cfsr_ring *cfsr_reactor_ring(struct cfsr_reactor *reactor);
 struct cfsr_fs *cfsr_reactor_fs(struct cfsr_reactor *reactor);
 struct cfsr_timers *cfsr_reactor_timers(struct cfsr_reactor *reactor);
 struct cfsr_slab *cfsr_reactor_slab(struct cfsr_reactor *reactor); /* NULL if made without */
-struct cfsr_core_stats *cfsr_reactor_own_stats(struct cfsr_reactor *reactor);
 uint64_t cfsr_reactor_now_ns(const struct cfsr_reactor *reactor); /* of this turn */
 /* buffer_index for an address in the slab; CFSR_BUFFER_UNREGISTERED if the slab is not registered.
  */

@@ -172,10 +172,6 @@ uint32_t cfsr_ring_in_flight(const struct cfsr_ring *ring)
     return ring->in_flight;
 }
 
-uint32_t cfsr_ring_queued(const struct cfsr_ring *ring)
-{
-    return io_uring_sq_ready(&ring->uring);
-}
 
 int cfsr_ring_drain(struct cfsr_ring *ring, uint64_t limit_ns)
 {

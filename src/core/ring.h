@@ -87,8 +87,6 @@ int cfsr_ring_submit_and_reap(struct cfsr_ring *ring, uint64_t wait_ns);
 int cfsr_ring_submit_and_wait(struct cfsr_ring *ring, unsigned wait_count, uint64_t wait_ns);
 /* Operations with an op that have not had their last completion. */
 uint32_t cfsr_ring_in_flight(const struct cfsr_ring *ring);
-/* Sqes queued and not yet submitted. */
-uint32_t cfsr_ring_queued(const struct cfsr_ring *ring);
 /* Cancels everything and reaps until nothing is in flight: 0, or -ETIME after limit_ns. */
 int cfsr_ring_drain(struct cfsr_ring *ring, uint64_t limit_ns);
 

@@ -153,14 +153,6 @@ uint32_t cfsr_slab_owned(const struct cfsr_slab *slab, uint32_t owner)
     return count;
 }
 
-uint32_t cfsr_slab_slot_bytes(const struct cfsr_slab *slab)
-{
-    return slab->slot_bytes;
-}
-uint32_t cfsr_slab_slots(const struct cfsr_slab *slab)
-{
-    return slab->count;
-}
 uint32_t cfsr_slab_free_count(const struct cfsr_slab *slab)
 {
     return slab->free_count;

@@ -39,8 +39,6 @@ uint32_t cfsr_slab_generation(const struct cfsr_slab *slab, uint32_t slot);
 bool cfsr_slab_is_current(const struct cfsr_slab *slab, uint32_t slot, uint32_t generation);
 uint32_t cfsr_slab_owned(const struct cfsr_slab *slab,
                          uint32_t owner); /* O(slots): reports and quotas at rest */
-uint32_t cfsr_slab_slot_bytes(const struct cfsr_slab *slab);
-uint32_t cfsr_slab_slots(const struct cfsr_slab *slab);
 uint32_t cfsr_slab_free_count(const struct cfsr_slab *slab);
 uint32_t cfsr_slab_low_water(const struct cfsr_slab *slab); /* fewest ever free */
 void *cfsr_slab_base(const struct cfsr_slab *slab); /* the whole mapping, for registration */

@@ -230,7 +230,8 @@ struct cfsr_node_core {
     struct node_batch *batches;
     uint32_t batch_count;
     uint32_t encodes_left; /* of this turn */
-    uint64_t doubted_mask; /* lanes of which a peer found bytes wrong: checked before they are sent */
+    uint64_t
+        doubted_mask; /* lanes of which a peer found bytes wrong: checked before they are sent */
 
     struct node_link *links;
     uint32_t link_count;
