@@ -183,6 +183,14 @@ static unsigned core_wait_count(void *user, uint64_t *limit_ns)
     return BULK_WAIT_COUNT;
 }
 
+/* Spinning shortens the answer to single entries; in bulk it would only burn the time of others. */
+static bool core_skip_spin(void *user)
+{
+    struct core *core = user;
+    return cfsr_node_core_is_receiving_bulk(core->node) ||
+           cfsr_node_core_is_sending_bulk(core->node);
+}
+
 /* ---- start and end, on the core's thread ---- */
 
 static void fill_options(const struct core *core, struct cfsr_node_options *options)
@@ -333,6 +341,7 @@ static void *core_main(void *argument)
         .next_deadline_ns = core_next_deadline,
         .may_sleep = core_may_sleep,
         .wait_count = core_wait_count,
+        .skip_spin = core_skip_spin,
     };
 
     snprintf(name, sizeof name, "cfsr-core-%u", core->index);

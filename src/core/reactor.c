@@ -226,7 +226,8 @@ static uint64_t decide_sleep(struct cfsr_reactor *reactor,
     uint64_t deadline_ns = cfsr_timers_next_ns(&reactor->timers);
     uint64_t sleep_ns;
 
-    if (!cfsr_idle_is_due(&reactor->idle, reactor->now_ns))
+    if (!cfsr_idle_is_due(&reactor->idle, reactor->now_ns) &&
+        (handler->skip_spin == NULL || !handler->skip_spin(handler->user)))
         return 0;
     if (handler->may_sleep != NULL && !handler->may_sleep(handler->user))
         return 0;

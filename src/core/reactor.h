@@ -47,6 +47,8 @@ struct cfsr_reactor_handler {
      * gathers bulk work: the sleep ends at that many or at the limit. NULL: 1.
      */
     unsigned (*wait_count)(void *user, uint64_t *limit_ns);
+    /* True: sleep at once when there is nothing to do, whatever idle_spin_us says. NULL: never. */
+    bool (*skip_spin)(void *user);
 };
 
 /*
@@ -74,7 +76,7 @@ struct cfsr_ring *cfsr_reactor_ring(struct cfsr_reactor *reactor);
 struct cfsr_fs *cfsr_reactor_fs(struct cfsr_reactor *reactor);
 struct cfsr_timers *cfsr_reactor_timers(struct cfsr_reactor *reactor);
 struct cfsr_slab *cfsr_reactor_slab(struct cfsr_reactor *reactor); /* NULL if made without */
-uint64_t cfsr_reactor_now_ns(const struct cfsr_reactor *reactor); /* of this turn */
+uint64_t cfsr_reactor_now_ns(const struct cfsr_reactor *reactor);  /* of this turn */
 /* buffer_index for an address in the slab; CFSR_BUFFER_UNREGISTERED if the slab is not registered.
  */
 uint16_t cfsr_reactor_buffer_index(const struct cfsr_reactor *reactor);

@@ -172,7 +172,6 @@ uint32_t cfsr_ring_in_flight(const struct cfsr_ring *ring)
     return ring->in_flight;
 }
 
-
 int cfsr_ring_drain(struct cfsr_ring *ring, uint64_t limit_ns)
 {
     uint64_t end_ns = cfsr_clock_monotonic_ns() + limit_ns;

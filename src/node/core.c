@@ -203,6 +203,11 @@ bool cfsr_node_core_is_receiving_bulk(const struct cfsr_node_core *core)
     return core->receiving_bulk && core->now_ns - core->batch_ns < BULK_GAP_NS;
 }
 
+bool cfsr_node_core_is_sending_bulk(const struct cfsr_node_core *core)
+{
+    return core->sending_bulk && core->now_ns - core->sent_ns < BULK_GAP_NS;
+}
+
 uint64_t cfsr_node_core_lane_mask(const struct cfsr_node_core *core)
 {
     return core->lane_mask;

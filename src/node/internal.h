@@ -215,6 +215,8 @@ struct cfsr_node_core {
     bool draining;
     bool receiving_bulk; /* the last batch, at batch_ns, said that more is coming */
     uint64_t batch_ns;
+    bool sending_bulk; /* the last batch sent, at sent_ns, said that more is coming */
+    uint64_t sent_ns;
     bool turn_again; /* something will be possible at the next turn without any event */
 
     uint64_t head_lsn[CFSR_LANES_MAX], head_entries[CFSR_LANES_MAX];

@@ -169,6 +169,8 @@ bool cfsr_node_core_may_sleep(struct cfsr_node_core *core);
 /* True while a peer that has more gathered is sending: waking for every piece of it would cost more
  * than it gains. */
 bool cfsr_node_core_is_receiving_bulk(const struct cfsr_node_core *core);
+/* The same for what this core sends: more has gathered than the last batch took. */
+bool cfsr_node_core_is_sending_bulk(const struct cfsr_node_core *core);
 /* Bit k: lane k belongs to this core. */
 uint64_t cfsr_node_core_lane_mask(const struct cfsr_node_core *core);
 

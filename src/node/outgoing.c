@@ -535,6 +535,8 @@ static void send_batch(struct node_link *link, struct node_batch *batch, struct 
     };
     int rc;
 
+    core->sending_bulk = (flags & CFSR_FRAME_ACK_NOW) == 0;
+    core->sent_ns = core->now_ns;
     cfsr_batch_header_store(&batch->header, prefix);
     cfsr_batch_sign(link->batch_key, link->batch_key_id, prefix, NULL, 0);
     cfsr_session_seal_batch(&link->sender.session, flags, prefix + CFSR_BATCH_TAG_OFFSET, length,

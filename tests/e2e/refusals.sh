@@ -69,7 +69,7 @@ stop a
 stop b
 
 say "-- other lane count"
-fresh 2 --lanes 4
+fresh 2 --lanes 8
 serve b --peer "$(peer a "$nowhere")"
 serve a --peer "$(peer b)"
 refused a b lanes_differ
