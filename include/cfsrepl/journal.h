@@ -36,8 +36,9 @@ enum cfsr_op {
 #define CFSR_OP_COUNT 11
 
 /*
- * Record flags. A forwarded entry came from another site and is never sent back. The payload of an
- * opaque one is not TLV; it counts as a full overwrite of its inode.
+ * Record flags, kept and carried as given. A forwarded entry came from another site: reserved for
+ * active-active, nothing acts on it yet. An opaque one is not TLV; it counts as a full overwrite of
+ * its inode.
  */
 #define CFSR_ENTRY_FORWARDED 0x01
 #define CFSR_ENTRY_OPAQUE    0x02
