@@ -40,6 +40,7 @@ struct bench_settings {
     uint64_t gap_us;   /* pause between pings */
     uint32_t block_bytes;
     uint32_t frame_bytes, depth; /* transport */
+    char rdma_address[64];       /* transport: over RDMA too, listening there; "": not */
     uint64_t sample_bytes;       /* stages: records held in memory */
     uint32_t cpu_a, cpu_b;
     int poll;              /* enum bench_poll */

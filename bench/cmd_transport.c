@@ -3,8 +3,9 @@
  *
  * tcp: two processes, each with a ring and a group, as two cores of two daemons. Throughput:
  * --depth frames of --frame-size handed over at any time, from memory larger than the caches; the
- * receiver takes and releases whole frames. Round trips: a frame of 176 bytes there and back. null:
- * one process; what is left is the framework. System calls are the ring's enters, per MiB carried.
+ * receiver takes and releases whole frames. Round trips: a frame of 176 bytes there and back. rdma:
+ * the same, with --rdma ADDRESS. null: one process; what is left is the framework. System calls are
+ * the ring's enters, per MiB carried.
  *
  * Thread: the only one of each process. Clocks are read by A; B's figures are its whole life, which
  * is the run.
@@ -36,13 +37,14 @@
 struct transport_run {
     const struct bench_settings *settings;
     const char *scheme;
+    const char *listen; /* endpoint of side B */
     bool ping;
     struct bench_samples *samples;
 };
 
 struct transport_shared {
     double gb_per_s, cpu_a_s_per_gb, cpu_b_s_per_gb, frames_per_s;
-    double enters_a_per_mib, enters_b_per_mib;
+    double enters_a_per_mib, enters_b_per_mib, doorbells_per_mib;
     size_t sample_count;
 };
 
@@ -160,7 +162,10 @@ static int end_open(struct end *end, const struct transport_run *run, uint32_t c
     cfsr_timers_init(&end->timers);
     group.ring = end->ring;
     group.timers = &end->timers;
-    return end->transport->group_create(&group, &end->group);
+    rc = end->transport->group_create(&group, &end->group);
+    if (rc < 0)
+        return rc;
+    return end->transport->memory_register(end->group, end->memory, MEMORY_BYTES);
 }
 
 static void end_close(struct end *end)
@@ -173,7 +178,8 @@ static void end_close(struct end *end)
 /* One turn of a core: submit and reap, upcalls, timers, gathered sends. */
 static int end_turn(struct end *end, bool *idle)
 {
-    bool may_wait = *idle && strcmp(end->run->scheme, "null") != 0;
+    bool may_wait = *idle && strcmp(end->run->scheme, "null") != 0 &&
+                    end->transport->arm(end->group) == 0;
     int rc = cfsr_ring_submit_and_reap(end->ring, may_wait ? WAIT_NS : 0);
     unsigned work;
 
@@ -221,6 +227,7 @@ static int send_frames(struct end *end, struct transport_shared *shared)
 {
     uint64_t began_ns = cfsr_clock_monotonic_ns(), elapsed_ns, entered = enters(end);
     double cpu_s = bench_cpu_self_s(), bytes;
+    struct cfsr_transport_stats stats;
     bool idle = false;
     int rc = 0;
 
@@ -236,6 +243,8 @@ static int send_frames(struct end *end, struct transport_shared *shared)
     shared->frames_per_s = (double)end->frames_sent / ((double)elapsed_ns / 1e9);
     shared->cpu_a_s_per_gb = (bench_cpu_self_s() - cpu_s) / (bytes / 1e9);
     shared->enters_a_per_mib = (double)(enters(end) - entered) / (bytes / (1u << 20));
+    end->transport->stats(end->group, &stats);
+    shared->doorbells_per_mib = (double)stats.doorbells / (bytes / (1u << 20));
     return end->closed ? cfsr_fail(-ECONNRESET, "the connection was lost") : rc;
 }
 
@@ -285,7 +294,7 @@ static int take_connection(struct end *end, int socket)
     struct cfsr_listener *listener;
     struct cfsr_incoming *incoming;
     struct cfsr_preamble preamble;
-    int rc = end->transport->listen("tcp://127.0.0.1:0", NULL, &listener);
+    int rc = end->transport->listen(end->run->listen, NULL, &listener);
 
     if (rc < 0)
         return rc;
@@ -353,10 +362,12 @@ static int run_null(const struct transport_run *run, struct transport_shared *sh
     return rc;
 }
 
-static int measure_tcp(struct transport_run *run, struct bench_report *report,
-                       struct transport_shared *shared)
+static int measure_stream(struct transport_run *run, struct bench_report *report,
+                          struct transport_shared *shared)
 {
     struct bench_series speed = {0}, cpu_a = {0}, cpu_b = {0}, enters_a = {0}, enters_b = {0};
+    struct bench_series doorbells = {0};
+    bool rdma = strcmp(run->scheme, "rdma") == 0;
     char note[96];
 
     for (uint32_t i = 0; i <= run->settings->runs; i++) {
@@ -371,15 +382,18 @@ static int measure_tcp(struct transport_run *run, struct bench_report *report,
         bench_series_add(&cpu_b, shared->cpu_b_s_per_gb);
         bench_series_add(&enters_a, shared->enters_a_per_mib);
         bench_series_add(&enters_b, shared->enters_b_per_mib);
+        bench_series_add(&doorbells, shared->doorbells_per_mib);
     }
     snprintf(note, sizeof note, "frames of %u bytes, %u handed over at a time; per byte carried",
              run->settings->frame_bytes, run->settings->depth);
-    bench_report_section(report, "transport: tcp", note);
+    bench_report_section(report, rdma ? "transport: rdma" : "transport: tcp", note);
     bench_report_series(report, "throughput", "GB/s", &speed);
     bench_report_series(report, "processor time, sender", "s/GB", &cpu_a);
     bench_report_series(report, "processor time, receiver", "s/GB", &cpu_b);
     bench_report_series(report, "system calls, sender", "/MiB", &enters_a);
     bench_report_series(report, "system calls, receiver", "/MiB", &enters_b);
+    if (rdma)
+        bench_report_series(report, "doorbells", "/MiB", &doorbells);
     return 0;
 }
 
@@ -405,7 +419,9 @@ static int measure_ping(struct transport_run *run, struct bench_report *report,
         bench_samples_fini(&samples);
     if (rc < 0)
         return rc;
-    bench_report_section(report, "transport: tcp round trips",
+    bench_report_section(report,
+                         strcmp(run->scheme, "rdma") == 0 ? "transport: rdma round trips"
+                                                          : "transport: tcp round trips",
                          "a frame of 176 bytes there and back; both sleep in their rings");
     bench_report_series(report, "p50", "us", &p50);
     bench_report_series(report, "p99", "us", &p99);
@@ -436,17 +452,38 @@ static int measure_null(struct transport_run *run, struct bench_report *report,
     return 0;
 }
 
+/* Where there is a device and its address was given. */
+static int measure_rdma(struct transport_run *run, struct bench_report *report,
+                        struct transport_shared *shared)
+{
+    char endpoint[CFSR_ENDPOINT_MAX];
+    int rc;
+
+    if (run->settings->rdma_address[0] == '\0')
+        return 0;
+    if (cfsr_transport_find("rdma") == NULL)
+        return cfsr_rdma_probe(NULL, endpoint, sizeof endpoint);
+    snprintf(endpoint, sizeof endpoint, "rdma://%s:0", run->settings->rdma_address);
+    run->scheme = "rdma";
+    run->listen = endpoint;
+    rc = measure_stream(run, report, shared);
+    return rc < 0 ? rc : measure_ping(run, report, shared);
+}
+
 int bench_transport(const struct bench_settings *settings, struct bench_report *report)
 {
-    struct transport_run run = {.settings = settings, .scheme = "tcp"};
+    struct transport_run run = {
+        .settings = settings, .scheme = "tcp", .listen = "tcp://127.0.0.1:0"};
     struct transport_shared *shared = bench_map(sizeof *shared, true);
     int rc = shared == NULL ? -ENOMEM : 0;
 
     bench_report_progress(report, "transport");
     if (rc >= 0)
-        rc = measure_tcp(&run, report, shared);
+        rc = measure_stream(&run, report, shared);
     if (rc >= 0)
         rc = measure_ping(&run, report, shared);
+    if (rc >= 0)
+        rc = measure_rdma(&run, report, shared);
     if (rc >= 0)
         rc = measure_null(&run, report, shared);
     bench_report_progress(report, "");

@@ -25,8 +25,15 @@ if(CFSR_SANITIZE)
   target_compile_options(cfsr_flags INTERFACE -fsanitize=${CFSR_SANITIZE} -fno-sanitize-recover=all)
   target_link_options(cfsr_flags INTERFACE -fsanitize=${CFSR_SANITIZE})
 endif()
+if(CFSR_FUZZ)
+  # Every library is watched; only the targets of tests/fuzz link libFuzzer's main().
+  target_compile_options(cfsr_flags INTERFACE -fsanitize=fuzzer-no-link,address,undefined
+                                              -fno-sanitize-recover=all)
+  target_link_options(cfsr_flags INTERFACE -fsanitize=address,undefined)
+endif()
 if(CFSR_COVERAGE)
-  target_compile_options(cfsr_flags INTERFACE --coverage)
+  # Threads of one program count in the same words.
+  target_compile_options(cfsr_flags INTERFACE --coverage -fprofile-update=atomic)
   target_link_options(cfsr_flags INTERFACE --coverage)
 endif()
 

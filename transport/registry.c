@@ -33,6 +33,9 @@ static const struct cfsr_transport *const transports[] = {
     &cfsr_transport_tcp,
     &cfsr_transport_sim,
     &cfsr_transport_null,
+#ifdef CFSR_HAVE_RDMA
+    &cfsr_transport_rdma,
+#endif
 };
 
 const struct cfsr_transport *cfsr_transport_find(const char *endpoint_or_scheme)

@@ -86,6 +86,19 @@ struct cfsr_conn_events {
                       int reason); /* 0: by us or orderly, else -errno or -CFSR_E_* */
 };
 
+/* What only the RDMA transport asks; zero means the default unless said otherwise. */
+struct cfsr_rdma_options {
+    const char *device;  /* "": the first with an active port */
+    int gid_index;       /* dial from this entry of the GID table; < 0: the system chooses */
+    uint32_t depth;      /* slots a receive ring is cut into, a power of two (64); the credits of
+                            the peer */
+    uint32_t send_depth; /* work requests a connection (128) */
+    uint32_t poll_us;    /* longest look at the completion queue before sleep (0: none) */
+    int inline_bytes;    /* messages up to this go inline (256); < 0: none */
+    uint32_t completions_max;   /* upper bound of the completion queue (the device's) */
+    uint32_t credit_timeout_ms; /* frames wait for the peer's slots at most so long (5 minutes) */
+};
+
 struct cfsr_group_options {
     size_t opts_size;
     struct cfsr_ring *ring;     /* tcp: the core's ring; NULL for sim and null */
@@ -93,10 +106,12 @@ struct cfsr_group_options {
     uint32_t conns_max;         /* pool size */
     uint32_t frame_max_bytes;   /* largest frame ever received */
     uint32_t recv_ring_bytes; /* per busy connection: >= 2 × frame_max_bytes, power of two (tcp) */
-    uint32_t recv_rings_max;  /* pool of them: at most this many busy receivers */
-    uint32_t send_gather_bytes; /* upper bound of one gathered send */
-    void *sim;                  /* sim: the shared struct cfsr_sim_network */
-    const char *sim_host;       /* sim: the host its dials come from; NULL: "local" */
+    uint32_t
+        recv_rings_max; /* pool of them: at most this many busy receivers (rdma: connections) */
+    uint32_t send_gather_bytes;           /* upper bound of one gathered send */
+    void *sim;                            /* sim: the shared struct cfsr_sim_network */
+    const char *sim_host;                 /* sim: the host its dials come from; NULL: "local" */
+    const struct cfsr_rdma_options *rdma; /* rdma: NULL for the defaults; read at creation only */
 };
 
 struct cfsr_conn_info {
@@ -109,17 +124,22 @@ struct cfsr_conn_info {
 
 /* Counters of a group, the unpleasant ones included; written by the owner core, read by any
  * (relaxed). */
-#define CFSR_TRANSPORT_COUNTERS(X)                                   \
-    X(bytes_sent)                                                    \
-    X(bytes_received)                                                \
-    X(sends) /* gathered send operations */                          \
-    X(short_sends)                                                   \
-    X(receives)                                                      \
-    X(receive_ring_empty) /* reading paused: no receive ring free */ \
-    X(connects)                                                      \
-    X(accepts)                                                       \
-    X(closes)                                                        \
-    X(errors)
+#define CFSR_TRANSPORT_COUNTERS(X)                                    \
+    X(bytes_sent)                                                     \
+    X(bytes_received)                                                 \
+    X(sends) /* gathered send operations */                           \
+    X(short_sends)                                                    \
+    X(receives)                                                       \
+    X(receive_ring_empty) /* reading paused: no receive ring free */  \
+    X(connects)                                                       \
+    X(accepts)                                                        \
+    X(closes)                                                         \
+    X(errors)                                                         \
+    X(doorbells)       /* rdma: calls that gave work to the device */ \
+    X(credit_waits)    /* rdma: frames waited for the peer's slots */ \
+    X(credit_messages) /* rdma: grants that no frame could carry */   \
+    X(copied_bytes)    /* rdma: of pieces in unregistered memory */   \
+    X(event_waits)     /* rdma: times the completion queue was armed */
 struct cfsr_transport_stats {
 #define X(name) uint64_t name;
     CFSR_TRANSPORT_COUNTERS(X)
@@ -130,7 +150,8 @@ enum cfsr_inject {
     CFSR_INJECT_RESET,
     CFSR_INJECT_STALL_RECV,
     CFSR_INJECT_SHORT_SEND,
-    CFSR_INJECT_FLIP_BIT
+    CFSR_INJECT_FLIP_BIT,
+    CFSR_INJECT_COMPLETION_ERROR /* rdma: the next completion says that the queue pair failed */
 };
 
 struct cfsr_transport {
@@ -198,6 +219,13 @@ const struct cfsr_transport *cfsr_transport_find(const char *endpoint_or_scheme)
 extern const struct cfsr_transport cfsr_transport_tcp;
 extern const struct cfsr_transport cfsr_transport_null;
 extern const struct cfsr_transport cfsr_transport_sim;
+extern const struct cfsr_transport cfsr_transport_rdma; /* only where CFSR_HAVE_RDMA is 1 */
+
+/*
+ * Whether RDMA can be used: 0 and the device's name, or -ENOTSUP (not built in), -ENODEV, -ENETDOWN
+ * with one line in cfsr_error_message() that says why. device: "" or NULL for any. Any thread.
+ */
+int cfsr_rdma_probe(const char *device, char *text_out, size_t len_bytes);
 
 /* "tcp://HOST:PORT" → parts. -CFSR_E_CONFIG with message. host_out without brackets. */
 int cfsr_endpoint_parse(const char *endpoint, char *scheme_out, size_t scheme_len, char *host_out,

@@ -86,15 +86,27 @@ struct contract_world {
     char endpoint[CFSR_ENDPOINT_MAX];
     struct contract_end *far_ends; /* CONTRACT_CONNS of them, in order of acceptance */
     unsigned far_count;
+    const struct contract_options *options;
+    struct contract_memory *memory; /* registered frames, for transports that need them */
 };
 
 struct contract_options {
     const char *scheme;
     uint32_t rings;
+    uint32_t ring_bytes;      /* 0: CONTRACT_RING_BYTES */
+    uint32_t frame_max_bytes; /* 0: the largest frame of any case */
     struct cfsr_sim_network_options sim;
+    const struct cfsr_rdma_options *rdma;
 };
 
 extern const struct cfsr_conn_events contract_events;
+
+/* memory.c: frames in memory that both groups have registered; the heap where none is needed. */
+void contract_memory_create(struct contract_world *world);
+void contract_memory_destroy(struct contract_world *world);
+void contract_memory_register(struct contract_world *world, enum contract_side side);
+void *contract_memory_take(struct contract_world *world, size_t len); /* NULL: none now */
+void contract_memory_give(struct contract_world *world, void *buffer);
 
 /* core.c: the real ring and timers, for transports that need them. */
 void contract_core_create(struct contract_world *world);
@@ -128,6 +140,16 @@ void contract_close(struct contract_end *end, bool linger);
 
 bool contract_is_closed(void *end);
 
+#ifdef CONTRACT_RDMA
+/* A case, run over rdma: in a program of its own, which needs a machine with a device. */
+#define CONTRACT(name)                                     \
+    static void case_##name(struct contract_world *world); \
+    Test(rdma, name, .timeout = 240)                       \
+    {                                                      \
+        contract_run("rdma", case_##name);                 \
+    }                                                      \
+    static void case_##name(struct contract_world *world)
+#else
 /* A case, run over tcp and over sim. */
 #define CONTRACT(name)                                     \
     static void case_##name(struct contract_world *world); \
@@ -140,6 +162,7 @@ bool contract_is_closed(void *end);
         contract_run("sim", case_##name);                  \
     }                                                      \
     static void case_##name(struct contract_world *world)
+#endif
 
 void contract_run(const char *scheme, void (*run)(struct contract_world *world));
 

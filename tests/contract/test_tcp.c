@@ -112,6 +112,31 @@ Test(tcp, preamble_may_come_byte_by_byte, .timeout = 60)
     contract_run("tcp", preamble_in_pieces);
 }
 
+/* What the callee had no room for when the peer ended its stream is shown again, for a while. */
+static void refused_then_ended(struct contract_world *world)
+{
+    struct contract_end *near_end = contract_end_create(world);
+    struct contract_end *far_end = contract_pair(world, near_end);
+
+    far_end->stop_taking = true;
+    for (unsigned i = 0; i < 3; i++)
+        contract_send_all(near_end, CFSR_STREAM_DATA, 1000, 2);
+    contract_close(near_end, true);
+    contract_turns(world, 60);
+    cr_assert_eq(far_end->closed, 0u, "closed with frames that nobody has seen");
+    far_end->stop_taking = false;
+    world->transport->recv_resume(far_end->conn);
+    contract_until(world, contract_is_closed, far_end, "the far end closes");
+    cr_assert_eq(far_end->received[CFSR_STREAM_DATA], 3u);
+    contract_until(world, contract_is_closed, near_end, "the near end closes");
+    contract_end_destroy(near_end);
+}
+
+Test(tcp, frames_refused_before_the_end_are_shown_after_it, .timeout = 60)
+{
+    contract_run("tcp", refused_then_ended);
+}
+
 /* A listening socket whose backlog is full drops what comes: a peer that does not answer. */
 static void connect_timeout(struct contract_world *world)
 {

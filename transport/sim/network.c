@@ -33,7 +33,7 @@ static uint64_t random_next(struct cfsr_sim_network *network)
     return z ^ (z >> 31);
 }
 
-static uint64_t random_below(struct cfsr_sim_network *network, uint64_t limit)
+uint64_t cfsr_sim_random_below(struct cfsr_sim_network *network, uint64_t limit)
 {
     return random_next(network) % limit;
 }
@@ -60,7 +60,7 @@ int cfsr_sim_network_create(const struct cfsr_sim_network_options *options,
     return 0;
 }
 
-static void link_free(struct cfsr_sim_link *link)
+void cfsr_sim_link_free(struct cfsr_sim_link *link)
 {
     cfsr_list_remove(&link->link);
     cfsr_list_remove(&link->pending);
@@ -69,12 +69,28 @@ static void link_free(struct cfsr_sim_link *link)
     free(link);
 }
 
+unsigned cfsr_sim_host(struct cfsr_sim_network *network, const char *name)
+{
+    for (unsigned i = 0; i < network->host_count; i++)
+        if (strcmp(network->hosts[i], name) == 0)
+            return i;
+    CFSR_ASSERT(network->host_count < CFSR_SIM_HOSTS_MAX);
+    (void)snprintf(network->hosts[network->host_count], CFSR_ENDPOINT_MAX, "%s", name);
+    return network->host_count++;
+}
+
+void cfsr_sim_touch(struct cfsr_conn *conn)
+{
+    if (conn != NULL)
+        conn->group->touched = true;
+}
+
 void cfsr_sim_network_destroy(struct cfsr_sim_network *network)
 {
     CFSR_ASSERT(cfsr_list_is_empty(&network->conns)); /* groups go first */
     CFSR_ASSERT(cfsr_list_is_empty(&network->listeners));
     while (!cfsr_list_is_empty(&network->links))
-        link_free(CFSR_LIST_ENTRY(network->links.next, struct cfsr_sim_link, link));
+        cfsr_sim_link_free(CFSR_LIST_ENTRY(network->links.next, struct cfsr_sim_link, link));
     free(network);
 }
 
@@ -99,12 +115,12 @@ int cfsr_sim_link_create(struct cfsr_sim_network *network, const char *from_host
     for (unsigned i = 0; i < 2; i++) {
         link->pipe[i].bytes = malloc(network->options.buffer_bytes);
         if (link->pipe[i].bytes == NULL) {
-            link_free(link);
+            cfsr_sim_link_free(link);
             return cfsr_fail(-ENOMEM, "out of memory for a simulated connection");
         }
     }
-    (void)snprintf(link->host[CFSR_SIM_DIALER], CFSR_ENDPOINT_MAX, "%s", from_host);
-    (void)snprintf(link->host[CFSR_SIM_ACCEPTOR], CFSR_ENDPOINT_MAX, "%s", host);
+    link->host[CFSR_SIM_DIALER] = cfsr_sim_host(network, from_host);
+    link->host[CFSR_SIM_ACCEPTOR] = cfsr_sim_host(network, host);
     (void)snprintf(link->endpoint[CFSR_SIM_DIALER], CFSR_ENDPOINT_MAX, "sim://%.200s:%u", from_host,
                    network->next_port++);
     (void)snprintf(link->endpoint[CFSR_SIM_ACCEPTOR], CFSR_ENDPOINT_MAX, "%s", to_endpoint);
@@ -129,7 +145,7 @@ static void item_add(struct cfsr_sim_network *network, struct cfsr_sim_pipe *pip
     uint64_t spread = options->delay_max_us - options->delay_min_us + 1;
 
     CFSR_ASSERT(items_count(pipe) < CFSR_SIM_ITEMS_MAX);
-    item.due_us = network->now_us + options->delay_min_us + random_below(network, spread);
+    item.due_us = network->now_us + options->delay_min_us + cfsr_sim_random_below(network, spread);
     item.due_us = cfsr_max_u64(item.due_us, pipe->last_due_us);
     item.order = network->order++;
     pipe->last_due_us = item.due_us;
@@ -155,6 +171,16 @@ static void copy_in(struct cfsr_sim_pipe *pipe, size_t size, const uint8_t *from
     }
 }
 
+/* The beginning of what a dialer says: its HELLO is in it. */
+static void record(struct cfsr_sim_link *link, const uint8_t *bytes, size_t len)
+{
+    size_t room = sizeof link->recorded - link->recorded_bytes;
+
+    len = cfsr_min_u64(len, room);
+    memcpy(link->recorded + link->recorded_bytes, bytes, len);
+    link->recorded_bytes += (uint32_t)len;
+}
+
 size_t cfsr_sim_bytes_push(struct cfsr_sim_link *link, unsigned side, const struct iovec *iov,
                            unsigned count, size_t max_bytes)
 {
@@ -167,12 +193,15 @@ size_t cfsr_sim_bytes_push(struct cfsr_sim_link *link, unsigned side, const stru
     for (unsigned i = 0; i < count; i++) {
         size_t done = 0;
         while (done < iov[i].iov_len) {
-            uint32_t chunk = 1 + (uint32_t)random_below(network, network->options.chunk_max_bytes);
+            uint32_t chunk = 1 + (uint32_t)cfsr_sim_random_below(network,
+                                                                 network->options.chunk_max_bytes);
             chunk = (uint32_t)cfsr_min_u64(chunk, iov[i].iov_len - done);
             chunk = (uint32_t)cfsr_min_u64(chunk, room - pushed);
             if (chunk == 0 || items_count(pipe) >= CFSR_SIM_ITEMS_MAX - ITEMS_RESERVE)
                 return pushed;
             copy_in(pipe, size, (const uint8_t *)iov[i].iov_base + done, chunk);
+            if (side == CFSR_SIM_DIALER && link->recorded_bytes < sizeof link->recorded)
+                record(link, (const uint8_t *)iov[i].iov_base + done, chunk);
             item_add(network, pipe, (struct cfsr_sim_item){.kind = CFSR_SIM_DATA, .bytes = chunk});
             done += chunk;
             pushed += chunk;
@@ -188,7 +217,7 @@ void cfsr_sim_link_leave(struct cfsr_sim_link *link, unsigned side)
     if (side == CFSR_SIM_DIALER && !link->arrived)
         link->closed[CFSR_SIM_ACCEPTOR] = true; /* nobody over there knows of it */
     if (link->closed[CFSR_SIM_DIALER] && link->closed[CFSR_SIM_ACCEPTOR])
-        link_free(link);
+        cfsr_sim_link_free(link);
 }
 
 void cfsr_sim_link_cut(struct cfsr_sim_link *link, int reason)
@@ -197,21 +226,13 @@ void cfsr_sim_link_cut(struct cfsr_sim_link *link, int reason)
         struct cfsr_sim_pipe *pipe = &link->pipe[side];
         pipe->items_head = pipe->items_tail;
         pipe->head = pipe->tail;
+        cfsr_sim_touch(link->conn[side]);
         if (link->conn[side] != NULL && link->conn[side]->failure == 0)
             link->conn[side]->failure = reason;
     }
     /* An end that is not there yet learns it when it comes. */
     if (link->conn[CFSR_SIM_ACCEPTOR] == NULL && !link->closed[CFSR_SIM_ACCEPTOR])
         cfsr_sim_item_push(link, CFSR_SIM_DIALER, CFSR_SIM_RST, reason);
-}
-
-static bool is_partitioned(const struct cfsr_sim_network *network, const char *from, const char *to)
-{
-    for (unsigned i = 0; i < network->partitions_count; i++)
-        if (strcmp(network->partitions[i].from, from) == 0 &&
-            strcmp(network->partitions[i].to, to) == 0)
-            return true;
-    return false;
 }
 
 static bool is_deliverable(const struct cfsr_sim_link *link, unsigned from)
@@ -221,8 +242,8 @@ static bool is_deliverable(const struct cfsr_sim_link *link, unsigned from)
     const struct cfsr_sim_item *item;
     size_t room;
 
-    if (pipe->items_head == pipe->items_tail ||
-        is_partitioned(link->network, link->host[from], link->host[!from]))
+    if (pipe->items_head == pipe->items_tail || pipe->blocked ||
+        link->network->partitioned[link->host[from]][link->host[!from]])
         return false;
     item = &pipe->items[pipe->items_head % CFSR_SIM_ITEMS_MAX];
     if (item->kind == CFSR_SIM_SYN || link->closed[!from])
@@ -285,13 +306,35 @@ static void deliver_data(struct cfsr_sim_link *link, unsigned from, struct cfsr_
     struct cfsr_sim_network *network = link->network;
 
     if (network->options.cut_per_million > 0 &&
-        random_below(network, MILLION) < network->options.cut_per_million) {
-        (void)deliver_bytes(link, from, item, (uint32_t)random_below(network, item->bytes + 1));
+        cfsr_sim_random_below(network, MILLION) < network->options.cut_per_million) {
+        (void)deliver_bytes(link, from, item,
+                            (uint32_t)cfsr_sim_random_below(network, item->bytes + 1));
         cfsr_sim_link_cut(link, -ECONNRESET);
         return;
     }
     if (deliver_bytes(link, from, item, item->bytes))
         link->pipe[from].items_head++;
+}
+
+/* Everything that happens goes into one number: two runs of a seed are compared by it. */
+static void note(struct cfsr_sim_network *network, const struct cfsr_sim_item *item)
+{
+    uint64_t x = network->digest ^ (network->now_us << 20 ^ item->order << 4 ^ item->kind) ^
+                 (uint64_t)item->bytes << 40;
+
+    x *= 0x9e3779b97f4a7c15ull;
+    network->digest = x ^ x >> 29;
+    network->deliveries++;
+}
+
+/* Bytes come to a host that has forgotten the connection: it says so, or the answer is lost. */
+static void answer_for_vanished(struct cfsr_sim_link *link, unsigned from)
+{
+    if (!link->vanished[!from] || link->conn[from] == NULL ||
+        cfsr_sim_random_below(link->network, 2) != 0)
+        return;
+    link->vanished[!from] = false; /* once */
+    cfsr_sim_item_push(link, !from, CFSR_SIM_RST, -ECONNRESET);
 }
 
 static void deliver(struct cfsr_sim_link *link, unsigned from)
@@ -300,7 +343,12 @@ static void deliver(struct cfsr_sim_link *link, unsigned from)
     struct cfsr_sim_item *item = item_at(pipe, pipe->items_head);
     struct cfsr_conn *conn = link->conn[!from];
 
+    note(link->network, item);
+    cfsr_sim_touch(conn);
+    cfsr_sim_touch(link->conn[from]); /* its pipe has room again */
+
     if (item->kind == CFSR_SIM_DATA) {
+        answer_for_vanished(link, from);
         deliver_data(link, from, item);
         return;
     }
@@ -313,6 +361,8 @@ static void deliver(struct cfsr_sim_link *link, unsigned from)
         } else {
             link->closed[CFSR_SIM_ACCEPTOR] = true;
             cfsr_sim_item_push(link, !from, CFSR_SIM_RST, -ECONNREFUSED);
+            if (link->ghost)
+                cfsr_sim_link_free(link);
         }
         break;
     case CFSR_SIM_SYNACK:
@@ -361,6 +411,7 @@ static struct cfsr_sim_link *first_due(const struct cfsr_sim_network *network, u
 void cfsr_sim_network_advance(struct cfsr_sim_network *network, uint64_t now_us)
 {
     struct cfsr_sim_link *link;
+    struct cfsr_list *node;
     uint64_t due_us = 0;
     unsigned from = 0;
 
@@ -370,6 +421,12 @@ void cfsr_sim_network_advance(struct cfsr_sim_network *network, uint64_t now_us)
         deliver(link, from);
     }
     network->now_us = now_us;
+    CFSR_LIST_FOR_EACH(node, &network->conns)
+    {
+        struct cfsr_conn *conn = CFSR_LIST_ENTRY(node, struct cfsr_conn, network);
+        if (conn->deadline_us <= now_us)
+            cfsr_sim_touch(conn);
+    }
 }
 
 uint64_t cfsr_sim_network_next_due_us(const struct cfsr_sim_network *network)
@@ -387,19 +444,6 @@ uint64_t cfsr_sim_network_next_due_us(const struct cfsr_sim_network *network)
 void cfsr_sim_network_partition(struct cfsr_sim_network *network, const char *from_host,
                                 const char *to_host, bool blocked)
 {
-    struct cfsr_sim_partition *partitions = network->partitions;
-
-    for (unsigned i = 0; i < network->partitions_count; i++) {
-        if (strcmp(partitions[i].from, from_host) != 0 || strcmp(partitions[i].to, to_host) != 0)
-            continue;
-        if (!blocked)
-            partitions[i] = partitions[--network->partitions_count];
-        return;
-    }
-    if (!blocked)
-        return;
-    CFSR_ASSERT(network->partitions_count < CFSR_SIM_PARTITIONS_MAX);
-    (void)snprintf(partitions[network->partitions_count].from, CFSR_ENDPOINT_MAX, "%s", from_host);
-    (void)snprintf(partitions[network->partitions_count].to, CFSR_ENDPOINT_MAX, "%s", to_host);
-    network->partitions_count++;
+    network->partitioned[cfsr_sim_host(network, from_host)][cfsr_sim_host(network, to_host)] =
+        blocked;
 }

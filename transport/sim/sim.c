@@ -7,6 +7,7 @@
  * from poll only, frames given back when they are wholly in the pipe, spans in place. Time is the
  * network's; poll reads it and never any clock.
  */
+#include "transport/sim/control.h"
 #include "transport/sim/sim.h"
 
 #include "base/assert.h"
@@ -16,13 +17,40 @@
 #include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
 
-#define LINGER_US (1000ull * 1000)
+#define LINGER_US  (1000ull * 1000)
+#define RINGS_KEPT 192
+
+/*
+ * Mapping a ring costs more than most of a simulated minute: those of groups that are gone are kept
+ * for the next ones, of the same network or of another. What is in them is never read before it is
+ * written.
+ */
+static struct cfsr_mirror spare_rings[RINGS_KEPT];
+static unsigned spare_count;
+
+static int mirror_take(size_t bytes, struct cfsr_mirror *mirror_out)
+{
+    for (unsigned i = 0; i < spare_count; i++) {
+        if (spare_rings[i].size_bytes != bytes)
+            continue;
+        *mirror_out = spare_rings[i];
+        spare_rings[i] = spare_rings[--spare_count];
+        return 0;
+    }
+    return cfsr_mirror_create(bytes, mirror_out);
+}
 
 static void destroy_rings(struct cfsr_group *group)
 {
-    for (uint32_t i = 0; i < group->rings_count; i++)
-        cfsr_mirror_destroy(&group->rings[i].mirror);
+    for (uint32_t i = 0; i < group->rings_count; i++) {
+        if (spare_count < RINGS_KEPT)
+            spare_rings[spare_count++] = group->rings[i].mirror;
+        else
+            cfsr_mirror_destroy(&group->rings[i].mirror);
+    }
     free(group->rings);
 }
 
@@ -39,12 +67,41 @@ static int ring_get(struct cfsr_group *group, struct cfsr_sim_ring **ring_out)
     }
     CFSR_ASSERT(group->rings_count < group->rings_max);
     ring = &group->rings[group->rings_count];
-    rc = cfsr_mirror_create(group->recv_ring_bytes, &ring->mirror);
+    rc = mirror_take(group->recv_ring_bytes, &ring->mirror);
     if (rc < 0)
         return cfsr_fail_context(rc, "receive ring %u of %u", group->rings_count, group->rings_max);
     group->rings_count++;
     cfsr_list_init(&ring->link);
     *ring_out = ring;
+    return 0;
+}
+
+int cfsr_sim_group_forked(struct cfsr_group *group)
+{
+    struct cfsr_list *node;
+
+    spare_count = 0; /* left to the parent, as are those that are free */
+    cfsr_list_init(&group->rings_free);
+    CFSR_LIST_FOR_EACH(node, &group->open)
+    {
+        struct cfsr_conn *conn = CFSR_LIST_ENTRY(node, struct cfsr_conn, open);
+        struct cfsr_receive *receive = &conn->receive;
+        size_t mask = receive->ring_bytes - 1, len_bytes = receive->tail - receive->released;
+        size_t at = receive->released & mask;
+        struct cfsr_mirror own;
+        uint8_t *shared = conn->ring->mirror.base;
+        int rc = cfsr_mirror_create(receive->ring_bytes, &own);
+
+        if (rc < 0)
+            return rc;
+        memcpy(own.base + at, shared + at, len_bytes);
+        /* To the address of the shared one, which callees may hold. */
+        if (mremap(own.base, own.size_bytes, own.size_bytes, MREMAP_MAYMOVE | MREMAP_FIXED,
+                   shared) == MAP_FAILED ||
+            mremap(own.base + own.size_bytes, own.size_bytes, own.size_bytes,
+                   MREMAP_MAYMOVE | MREMAP_FIXED, shared + own.size_bytes) == MAP_FAILED)
+            return -errno;
+    }
     return 0;
 }
 
@@ -129,7 +186,7 @@ static void conn_shut(struct cfsr_conn *conn, int reason)
 {
     if (conn->state == CFSR_SIM_CLOSING)
         return;
-    if (conn->failure == 0)
+    if (conn->failure == 0 && !conn->link->vanished[conn->side])
         cfsr_sim_item_push(conn->link, conn->side, CFSR_SIM_FIN, 0);
     conn->state = CFSR_SIM_CLOSING;
     conn->reason = reason;
@@ -289,6 +346,7 @@ static unsigned group_poll(struct cfsr_group *group, unsigned budget)
     struct cfsr_list *node;
     unsigned work = 0;
 
+    group->touched = false;
     /* Every connection one turn; those the budget cut off come first next time. */
     cfsr_list_init(&turn);
     while (work < budget && (node = cfsr_list_pop_front(&group->open)) != NULL) {
@@ -430,6 +488,7 @@ static int sim_inject(struct cfsr_conn *conn, enum cfsr_inject fault)
     case CFSR_INJECT_STALL_RECV: conn->fault_stall = true; return 0;
     case CFSR_INJECT_SHORT_SEND: conn->fault_short_send = true; return 0;
     case CFSR_INJECT_FLIP_BIT: conn->fault_flip_bit = true; return 0;
+    case CFSR_INJECT_COMPLETION_ERROR: break;
     }
     return -ENOTSUP;
 }

@@ -3,6 +3,7 @@
  *
  *   sim.c       the table, groups and connections: what tcp does with sockets, on pipes
  *   network.c   the network: time, links, chunks on their way, faults
+ *   control.c   what the simulator does to the network (control.h)
  *   listener.c  listeners and connections not yet accepted
  *
  * A link is one connection: two pipes, one a direction. What travels in a pipe is a list of items
@@ -24,7 +25,8 @@
 #include "core/slab.h"
 
 #define CFSR_SIM_ITEMS_MAX      1024 /* in a pipe; four of them kept for signs of life and death */
-#define CFSR_SIM_PARTITIONS_MAX 64
+#define CFSR_SIM_HOSTS_MAX      64
+#define CFSR_SIM_RECORDED_BYTES 2048 /* of what a dialer sends first, to be replayed */
 
 enum cfsr_sim_item_kind {
     CFSR_SIM_SYN,    /* with the preamble */
@@ -44,6 +46,7 @@ struct cfsr_sim_item {
 
 struct cfsr_sim_pipe {
     uint8_t *bytes; /* buffer_bytes */
+    bool blocked;   /* this connection alone holds what it carries this way */
     uint64_t head, tail;
     uint64_t last_due_us;
     uint32_t items_head, items_tail; /* free running */
@@ -63,11 +66,15 @@ struct cfsr_sim_link {
     struct cfsr_list link;    /* in network->links */
     struct cfsr_list pending; /* in listener->pending */
     struct cfsr_sim_network *network;
-    char host[2][CFSR_ENDPOINT_MAX];
+    unsigned host[2]; /* numbers in network->hosts */
     char endpoint[2][CFSR_ENDPOINT_MAX];
     struct cfsr_conn *conn[2]; /* NULL: not yet accepted, or closed */
     bool closed[2];
-    bool arrived;                 /* SYN was delivered */
+    bool arrived;     /* SYN was delivered */
+    bool vanished[2]; /* its host lost power: it says nothing, not even that it is gone */
+    bool ghost;       /* made by cfsr_sim_network_replay(): nobody dialled */
+    uint32_t recorded_bytes;
+    uint8_t recorded[CFSR_SIM_RECORDED_BYTES];
     struct cfsr_sim_pipe pipe[2]; /* by the side that sends */
     uint8_t preamble[CFSR_PREAMBLE_BYTES];
     struct cfsr_incoming incoming;
@@ -91,11 +98,11 @@ struct cfsr_sim_network {
     struct cfsr_list links;
     struct cfsr_list listeners;
     struct cfsr_list conns; /* of all groups, for their deadlines */
-    unsigned partitions_count;
-    struct cfsr_sim_partition {
-        char from[CFSR_ENDPOINT_MAX];
-        char to[CFSR_ENDPOINT_MAX];
-    } partitions[CFSR_SIM_PARTITIONS_MAX];
+    uint64_t digest;        /* of everything delivered */
+    uint64_t deliveries;
+    unsigned host_count;
+    char hosts[CFSR_SIM_HOSTS_MAX][CFSR_ENDPOINT_MAX];
+    bool partitioned[CFSR_SIM_HOSTS_MAX][CFSR_SIM_HOSTS_MAX]; /* from, to */
 };
 
 enum cfsr_sim_state {
@@ -113,6 +120,7 @@ struct cfsr_sim_ring {
 struct cfsr_group {
     struct cfsr_sim_network *network;
     char host[CFSR_ENDPOINT_MAX];
+    bool touched; /* something arrived, or a deadline passed, since it was last polled */
     struct cfsr_pool *conns;
     struct cfsr_list open;
     struct cfsr_list rings_free;
@@ -158,6 +166,11 @@ struct cfsr_conn {
 };
 
 /* network.c */
+void cfsr_sim_link_free(struct cfsr_sim_link *link);
+void cfsr_sim_touch(struct cfsr_conn *conn);
+uint64_t cfsr_sim_random_below(struct cfsr_sim_network *network, uint64_t limit);
+/* The host's number; new hosts are added. */
+unsigned cfsr_sim_host(struct cfsr_sim_network *network, const char *name);
 int cfsr_sim_link_create(struct cfsr_sim_network *network, const char *from_host,
                          const char *to_endpoint, struct cfsr_sim_link **link_out);
 void cfsr_sim_item_push(struct cfsr_sim_link *link, unsigned side, enum cfsr_sim_item_kind kind,

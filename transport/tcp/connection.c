@@ -270,6 +270,7 @@ int cfsr_tcp_inject(struct cfsr_conn *conn, enum cfsr_inject fault)
     case CFSR_INJECT_STALL_RECV: conn->fault_stall = true; return 0;
     case CFSR_INJECT_SHORT_SEND: conn->fault_short_send = true; return 0;
     case CFSR_INJECT_FLIP_BIT: conn->fault_flip_bit = true; return 0;
+    case CFSR_INJECT_COMPLETION_ERROR: break;
     }
     return -ENOTSUP;
 }
