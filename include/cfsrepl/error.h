@@ -57,7 +57,8 @@ extern "C" {
     X(UNREACHABLE, 4039, "the daemon cannot be reached")                            \
     X(USAGE, 4040, "wrong usage")                                                   \
     X(NO_IO_URING, 4041, "io_uring is not available")                               \
-    X(BACKPRESSURE, 4042, "receiver is not accepting data")
+    X(BACKPRESSURE, 4042, "receiver is not accepting data")                         \
+    X(MOVED, 4043, "a position moved during the handshake; dial again")
 
 enum cfsr_error {
 #define X(name, number, text) CFSR_E_##name = number,

@@ -105,6 +105,8 @@ struct cfsr_journal_stats {
     uint64_t recycled_segments; /* old segments that became spares */
     uint64_t removed_segments;  /* old segments that were deleted */
     uint64_t forced_removals;   /* of both: given up for the cap or the free-space floor */
+    uint64_t detached_removals; /* of both: under pressure, needed by detached peers only */
+    uint64_t reopened_lanes;    /* lanes that were opened anew after a failed write or sync */
 };
 
 /*
@@ -119,21 +121,59 @@ int cfsr_journal_close(struct cfsr_journal *journal);
 
 /*
  * Appends count entries in order and returns when all are durable. Thread-safe. positions_out may
- * be NULL. -CFSR_E_TOO_LARGE, -CFSR_E_SEQ_WRAP, -CFSR_E_NOT_WRITABLE, -ENOSPC, -CFSR_E_FAILED
- * (after a failed sync: reopen). On error of a later entry the earlier ones may be durable;
- * *appended_out (may be NULL) says how many were.
+ * be NULL. -CFSR_E_TOO_LARGE, -CFSR_E_SEQ_WRAP, -CFSR_E_NOT_WRITABLE, -ENOSPC, -CFSR_E_FAILED. On
+ * error of a later entry the earlier ones may be durable; *appended_out (may be NULL) says how many
+ * were.
+ *
+ * -ENOSPC: the file system is full. It is said at once; appends go on by themselves when there is
+ * space again.
+ *
+ * -CFSR_E_FAILED (-ENOSPC when the disk said so): a write or sync of the entry's lane failed. That
+ * descriptor is given up: nothing is synced again and then acknowledged. The lane refuses appends
+ * while the journal's helper thread reads it anew from the disk, cuts it behind the last entry that
+ * was acknowledged, and opens it with fresh descriptors, which it tries every second until the disk
+ * lets it; then appends go on. An entry that got this error is then not in the journal: append it
+ * again (of several in one call the first may be there, as said above; the last is not). Only if
+ * the process or the machine stops before that may the next one to open the journal find some of
+ * them, in order, written whole: then they stay.
  */
 int cfsr_journal_append(struct cfsr_journal *journal, const struct cfsr_entry *entries,
                         unsigned count, struct cfsr_entry_position *positions_out,
                         unsigned *appended_out);
 
-/* The two halves: stage without waiting (blocks only while the lane's staging buffer is full), then
- * wait for durability. */
+/*
+ * The two halves: stage without waiting (blocks only while the lane's staging buffer is full), then
+ * wait for durability of the entry that ends at end_lsn. -CFSR_E_FAILED as above: that entry is not
+ * in the journal. A wait speaks of its own entry: after a failure entries staged before it may be
+ * lost though it, staged behind them, is durable; cfsr_journal_flush() speaks of all.
+ */
 int cfsr_journal_stage(struct cfsr_journal *journal, const struct cfsr_entry *entry,
                        struct cfsr_entry_position *position_out);
 int cfsr_journal_wait(struct cfsr_journal *journal, uint32_t lane, uint64_t end_lsn);
-/* Everything staged so far in all lanes is durable when it returns. */
+/* Everything staged so far in all lanes is durable when it returns 0. -CFSR_E_FAILED also when
+ * something that was staged since the last flush was lost on the way. */
 int cfsr_journal_flush(struct cfsr_journal *journal);
+
+/*
+ * How near the journal is to its cap because a peer lacks what it keeps (50, 80 and 95 % of the
+ * cap; on by default). An append is never delayed by it. Who appends in bulk asks now and then (a
+ * cheap call, any thread) and pauses pause_ms after every 256 entries, so that a slow peer can keep
+ * up; it is 0 below THROTTLE. At DETACH the slowest peer stops holding retention, by itself.
+ */
+enum cfsr_pressure {
+    CFSR_PRESSURE_NONE = 0,
+    CFSR_PRESSURE_WARN = 1,
+    CFSR_PRESSURE_THROTTLE = 2,
+    CFSR_PRESSURE_DETACH = 3,
+};
+struct cfsr_journal_pressure {
+    enum cfsr_pressure level;
+    uint32_t pause_ms;
+    uint64_t journal_bytes; /* on disk, all lanes, a second ago at most */
+    uint64_t cap_bytes;
+};
+void cfsr_journal_pressure(const struct cfsr_journal *journal,
+                           struct cfsr_journal_pressure *pressure_out);
 
 void cfsr_journal_stats(const struct cfsr_journal *journal, struct cfsr_journal_stats *stats_out);
 uint32_t cfsr_journal_lanes(const struct cfsr_journal *journal);

@@ -47,6 +47,20 @@ static inline void cfsr_store_le64(void *p, uint64_t v)
     memcpy(p, &v, sizeof v);
 }
 
+/*
+ * Runs the body for each set bit of a 64-bit mask, lowest first; bit is a uint32_t of the caller.
+ * Masks of lanes are sparse: a walk over all 64 in every turn was a tenth of a quiet core's work.
+ */
+#define CFSR_FOR_EACH_BIT(bit, mask)                                               \
+    for (uint64_t bit##_rest = (mask);                                             \
+         bit##_rest != 0 && ((bit) = (uint32_t)__builtin_ctzll(bit##_rest), true); \
+         bit##_rest &= bit##_rest - 1)
+
+static inline uint64_t cfsr_rotate_right64(uint64_t v, uint32_t by)
+{
+    return by % 64 == 0 ? v : v >> by % 64 | v << (64 - by % 64);
+}
+
 /* align must be a power of two. */
 static inline uint64_t cfsr_align_up(uint64_t v, uint64_t align)
 {

@@ -20,6 +20,7 @@
 #include "base/bytes.h"
 #include "base/clock.h"
 #include "base/fail.h"
+#include "cli/admin_options.h"
 #include "cli/command.h"
 #include "control/serve_config.h"
 
@@ -103,6 +104,22 @@ static int read_line(int fd, const char *path, char **line_out)
     return cfsr_fail(-CFSR_E_TOO_LARGE, "the daemon's answer is too large: %s", path);
 }
 
+static int refusal(const json_t *answer)
+{
+    const char *error = json_string_value(json_object_get(answer, "error"));
+    const char *message = json_string_value(json_object_get(answer, "message"));
+    int rc = -CFSR_E_UNREACHABLE;
+
+    if (error != NULL && strncmp(error, "permission", strlen("permission")) == 0)
+        rc = -EACCES;
+    else if (error != NULL && strcmp(error, "usage") == 0)
+        rc = -CFSR_E_USAGE;
+    else if (error != NULL && strcmp(error, "busy") == 0)
+        rc = -EAGAIN;
+    return cfsr_fail(rc, "the daemon refused: %s%s%s", error != NULL ? error : "no reason given",
+                     message != NULL ? ": " : "", message != NULL ? message : "");
+}
+
 int cfsr_admin_ask(const char *socket_path, const char *request, json_t **answer_out)
 {
     char *line = NULL;
@@ -128,12 +145,7 @@ int cfsr_admin_ask(const char *socket_path, const char *request, json_t **answer
                          socket_path, error.text);
     }
     if (json_object_get(answer, "error") != NULL) {
-        const char *text = json_string_value(json_object_get(answer, "error"));
-
-        rc = text != NULL && strncmp(text, "permission", strlen("permission")) == 0
-                 ? -EACCES
-                 : -CFSR_E_UNREACHABLE;
-        rc = cfsr_fail(rc, "the daemon refused: %s", text != NULL ? text : "no reason given");
+        rc = refusal(answer);
         json_decref(answer);
         return rc;
     }
@@ -149,23 +161,7 @@ struct admin_options {
     uint64_t timeout_ms;
 };
 
-#define ADMIN_ROWS                                                            \
-    {.name = "data-dir",                                                      \
-     .value_name = "DIR",                                                     \
-     .group = "Options",                                                      \
-     .kind = CFSR_OPTION_TEXT,                                                \
-     .environment = "CFSR_DATA_DIR",                                          \
-     .help = "Data directory of the site; its socket is DIR/run/admin.sock.", \
-     CFSR_OPTION_FIELD(struct admin_options, data_dir)},                      \
-        {.name = "socket",                                                    \
-         .value_name = "PATH",                                                \
-         .group = "Options",                                                  \
-         .kind = CFSR_OPTION_TEXT,                                            \
-         .help = "The daemon's admin socket, when it is elsewhere.",          \
-         CFSR_OPTION_FIELD(struct admin_options, socket)},                    \
-        CFSR_JSON_OPTION(struct admin_options)
-
-static const struct cfsr_option status_rows[] = {ADMIN_ROWS};
+static const struct cfsr_option status_rows[] = {CFSR_ADMIN_ROWS(struct admin_options)};
 
 static const struct cfsr_option_set status_set = {
     .program = "cfs",
@@ -176,12 +172,13 @@ static const struct cfsr_option_set status_set = {
     .count = CFSR_ARRAY_LEN(status_rows),
 };
 
-static int socket_path(const struct admin_options *options, char path_out[CFSR_PATH_MAX + 32])
+int cfsr_admin_socket_path(const char *socket, const char *data_dir,
+                           char path_out[CFSR_SOCKET_TEXT_MAX])
 {
-    if (options->socket[0] != '\0')
-        snprintf(path_out, CFSR_PATH_MAX + 32, "%s", options->socket);
-    else if (options->data_dir[0] != '\0')
-        snprintf(path_out, CFSR_PATH_MAX + 32, "%s/run/admin.sock", options->data_dir);
+    if (socket[0] != '\0')
+        snprintf(path_out, CFSR_SOCKET_TEXT_MAX, "%s", socket);
+    else if (data_dir[0] != '\0')
+        snprintf(path_out, CFSR_SOCKET_TEXT_MAX, "%s/run/admin.sock", data_dir);
     else
         return cfsr_fail(
             -CFSR_E_USAGE,
@@ -189,7 +186,7 @@ static int socket_path(const struct admin_options *options, char path_out[CFSR_P
     return 0;
 }
 
-static int print_answer(const json_t *answer)
+int cfsr_admin_print_answer(const json_t *answer)
 {
     return json_dumpf(answer, stdout, JSON_COMPACT) == 0 && putchar('\n') != EOF ? 0 : -EIO;
 }
@@ -197,19 +194,19 @@ static int print_answer(const json_t *answer)
 static int status_run(int argc, char *const *argv)
 {
     struct admin_options options;
-    char path[CFSR_PATH_MAX + 32];
+    char path[CFSR_SOCKET_TEXT_MAX];
     json_t *answer;
     int rc = cfsr_command_options(&status_set, &options, sizeof options, argc, argv);
 
     if (rc != 0)
         return rc < 0 ? rc : 0;
-    rc = socket_path(&options, path);
+    rc = cfsr_admin_socket_path(options.socket, options.data_dir, path);
     if (rc == 0)
         rc = cfsr_admin_ask(path, "{\"command\":\"status\"}\n", &answer);
     if (rc < 0)
         return rc;
     if (options.json)
-        rc = print_answer(answer);
+        rc = cfsr_admin_print_answer(answer);
     else
         cfsr_admin_print_status(answer, stdout);
     json_decref(answer);
@@ -221,7 +218,7 @@ const struct cfsr_command cfsr_command_replication_status = {.set = &status_set,
 static const char *const wait_names[] = {"caught-up", NULL};
 
 static const struct cfsr_option wait_rows[] = {
-    ADMIN_ROWS,
+    CFSR_ADMIN_ROWS(struct admin_options),
     {.name = "for",
      .value_name = "STATE",
      .group = "Options",
@@ -265,14 +262,14 @@ static int wait_timed_out(const json_t *answer, uint64_t timeout_ms)
 static int wait_run(int argc, char *const *argv)
 {
     struct admin_options options;
-    char path[CFSR_PATH_MAX + 32];
+    char path[CFSR_SOCKET_TEXT_MAX];
     char why[300];
     uint64_t begin_ns = cfsr_clock_monotonic_ns();
     int rc = cfsr_command_options(&wait_set, &options, sizeof options, argc, argv);
 
     if (rc != 0)
         return rc < 0 ? rc : 0;
-    rc = socket_path(&options, path);
+    rc = cfsr_admin_socket_path(options.socket, options.data_dir, path);
     while (rc == 0) {
         const struct timespec pause = {.tv_nsec = POLL_EVERY_MS * 1000000L};
         json_t *answer;
@@ -283,7 +280,7 @@ static int wait_run(int argc, char *const *argv)
             return rc;
         done = cfsr_admin_caught_up(answer, why, sizeof why);
         if (done && options.json)
-            rc = print_answer(answer);
+            rc = cfsr_admin_print_answer(answer);
         else if (done)
             printf("caught up after %.1f s\n",
                    (double)(cfsr_clock_monotonic_ns() - begin_ns) / 1e9);

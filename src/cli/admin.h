@@ -9,6 +9,7 @@
 #define CFSR_CLI_ADMIN_H
 
 #include <stdbool.h>
+#include <stdint.h>
 #include <stdio.h>
 
 #include <jansson.h>
@@ -16,6 +17,27 @@
 /* Sends one request line and parses the answer. -CFSR_E_UNREACHABLE, -EACCES, -CFSR_E_TIMEOUT,
  * -CFSR_E_FORMAT. The caller owns the answer. */
 int cfsr_admin_ask(const char *socket_path, const char *request, json_t **answer_out);
+
+/* What a scrub shall do; the daemon's own settings where nothing is said. */
+struct cfsr_admin_scrub {
+    int lane;          /* -1: every lane */
+    const char *parts; /* "all", "journal", "inbox", "peers" */
+    bool rate_given;
+    uint64_t rate_bytes_per_s; /* 0: unlimited */
+    bool wait;                 /* until it is over */
+    uint64_t timeout_ms;       /* of the wait; 0: none */
+};
+/*
+ * Asks the daemon for a scrub and, with wait, for the status when it is over: *answer_out is then
+ * the status document (its "scrub" says what came of it), else {"run":N}. Errors as cfsr_admin_ask;
+ * -CFSR_E_TIMEOUT.
+ */
+int cfsr_admin_scrub(const char *socket_path, const struct cfsr_admin_scrub *scrub,
+                     json_t **answer_out);
+/* Gaps of a status document's last scrub that are not repaired, over all lanes. */
+uint64_t cfsr_admin_scrub_open(const json_t *status);
+/* The scrub of a status document for people. */
+void cfsr_admin_print_scrub(const json_t *status, FILE *out);
 
 /* The status for people. */
 void cfsr_admin_print_status(const json_t *status, FILE *out);

@@ -67,6 +67,8 @@ static void print_link(const json_t *link, FILE *out)
     if (strcmp(reason, "-") != 0)
         fprintf(out, "  %s%s%s", reason, strcmp(detail, "-") != 0 ? ": " : "",
                 strcmp(detail, "-") != 0 ? detail : "");
+    if (json_is_true(json_object_get(link, "detached")))
+        fputs("  detached: the journal keeps nothing for it", out);
     fputc('\n', out);
 }
 

@@ -13,6 +13,7 @@
 #include <poll.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 #include <unistd.h>
 
 #include <cfsrepl/journal.h>
@@ -28,6 +29,7 @@
 #include "journal/recovery.h"
 
 #define PROGRESS_EVERY_NS 250000000ull
+#define PACE_ENTRIES      256 /* as journal.h says */
 
 struct import_options {
     char data_dir[CFSR_PATH_MAX];
@@ -39,7 +41,19 @@ struct import_options {
     uint32_t repeat;
     uint32_t piece_bytes;
     int journal_io;
+    uint64_t retention_cap;
 };
+
+#define RETENTION_CAP_OPTION(type)                                                                 \
+    {                                                                                              \
+        .name = "retention-cap", .value_name = "SIZE", .group = "Options",                         \
+        .kind = CFSR_OPTION_SIZE, .zero_means = "half of the file system, at most 256 GiB",        \
+        .default_text = "0",                                                                       \
+        .help =                                                                                    \
+            "The journal takes no more than this: at 80 % an import pauses between entries, at "   \
+            "95 % the slowest peer is detached, so that a peer that is away never stops appends.", \
+        CFSR_OPTION_FIELD(type, retention_cap)                                                     \
+    }
 
 static const char *const io_names[] = {"buffered", "direct", NULL};
 
@@ -100,6 +114,7 @@ static const struct cfsr_option import_rows[] = {
      .kind = CFSR_OPTION_BOOL,
      .help = "Show progress on standard error also when it is not a terminal.",
      CFSR_OPTION_FIELD(struct import_options, progress)},
+    RETENTION_CAP_OPTION(struct import_options),
 };
 
 static const struct cfsr_option_set import_set = {
@@ -116,13 +131,32 @@ static const struct cfsr_option_set import_set = {
 struct import_run {
     struct cfsr_journal *journal;
     uint64_t started_ns, shown_ns;
+    uint64_t staged;
     bool progress, drawn;
 };
+
+/*
+ * An import is the bulk that a slow peer cannot keep up with: while the journal nears its cap it
+ * pauses, also so that the appends of others stay quick. It always goes on.
+ */
+static void pace(struct cfsr_journal *journal, uint64_t entries)
+{
+    struct cfsr_journal_pressure pressure;
+    struct timespec pause = {0};
+
+    if (entries % PACE_ENTRIES != 0)
+        return;
+    cfsr_journal_pressure(journal, &pressure);
+    pause.tv_nsec = (long)pressure.pause_ms * 1000000L;
+    if (pressure.pause_ms > 0)
+        (void)nanosleep(&pause, NULL);
+}
 
 static int stage_entry(void *user, const struct cfsr_entry *entry)
 {
     struct import_run *run = user;
 
+    pace(run->journal, ++run->staged);
     return cfsr_journal_stage(run->journal, entry, NULL);
 }
 
@@ -342,6 +376,7 @@ static int stage_lines(struct cfsr_journal *journal, FILE *file, const char *nam
             break;
         }
         *entries_out += 1;
+        pace(journal, *entries_out);
         *bytes_out += CFSR_RECORD_HEADER_BYTES +
                       cfsr_align_up(entry.payload_bytes, CFSR_RECORD_ALIGN);
     }
@@ -401,12 +436,14 @@ static int check_import(const struct import_options *options)
     return 0;
 }
 
-static int open_journal(const char *data_dir, bool direct, struct cfsr_journal **journal_out)
+static int open_journal(const char *data_dir, bool direct, uint64_t retention_cap,
+                        struct cfsr_journal **journal_out)
 {
     const struct cfsr_journal_options options = {
         .opts_size = sizeof options,
         .data_dir = data_dir,
         .direct = direct,
+        .retention_cap_bytes = retention_cap,
     };
 
     return cfsr_journal_open(&options, journal_out);
@@ -444,7 +481,8 @@ static int import_run(int argc, char *const *argv)
     if (rc == 0)
         rc = count_entries(&site, &entries_before);
     if (rc == 0)
-        rc = open_journal(options.data_dir, options.journal_io == 1, &run.journal);
+        rc = open_journal(options.data_dir, options.journal_io == 1, options.retention_cap,
+                          &run.journal);
     if (rc < 0)
         return rc;
     run.started_ns = cfsr_clock_monotonic_ns();
@@ -460,16 +498,18 @@ const struct cfsr_command cfsr_command_journal_import = {.set = &import_set, .ru
 
 struct append_options {
     char data_dir[CFSR_PATH_MAX];
+    uint64_t retention_cap;
 };
 
 static const struct cfsr_option append_rows[] = {
     CFSR_DATA_DIR_OPTION(struct append_options),
+    RETENTION_CAP_OPTION(struct append_options),
 };
 
 static const struct cfsr_option_set append_set = {
     .program = "cfs-repl",
     .command = "journal append",
-    .synopsis = "--data-dir DIR < LINES",
+    .synopsis = "--data-dir DIR [--retention-cap SIZE] < LINES",
     .summary = "Appends entries given as JSON lines on standard input to the journal. A wrong line "
                "is named with its "
                "number and ends the command; the lines before it are durable.",
@@ -488,7 +528,7 @@ static int append_run(int argc, char *const *argv)
 
     if (rc != 0)
         return rc < 0 ? rc : 0;
-    rc = open_journal(options.data_dir, false, &journal);
+    rc = open_journal(options.data_dir, false, options.retention_cap, &journal);
     if (rc < 0)
         return rc;
     return close_journal(journal, append_lines(journal, stdin, "standard input"));

@@ -1,63 +1,78 @@
 /*
- * cmd_verify.c - `cfs-repl journal verify` and `cfs-repl inbox verify`: is every record what was
- * written?
+ * cmd_verify.c - `cfs-repl journal verify`: is every record what was written?
  *
- * Thread: the main thread. Reads everything and changes nothing; the journal's check is
- * journal/verify.h, the inbox is checked by reading it as its consumers do. Exit code 0 sound, 1
- * damaged, 74 could not check.
+ * Thread: the main thread. Reads everything and changes nothing, but for --repair
+ * (verify_repair.h); the check is journal/verify.h. Exit code 0 sound, 1 damaged, 74 could not
+ * check; with --repair 69 when it is damaged and the daemon that has to fetch what is lost does not
+ * run.
  */
 #include <errno.h>
 #include <inttypes.h>
 #include <string.h>
 
-#include <cfsrepl/inbox.h>
-
 #include "base/bytes.h"
 #include "base/fail.h"
 #include "base/units.h"
+#include "cli/admin_options.h"
 #include "cli/command.h"
 #include "cli/exit_code.h"
+#include "cli/verify_repair.h"
 #include "journal/segment.h"
 #include "journal/segment_map.h"
 #include "journal/status_page.h"
 #include "journal/verify.h"
 
-struct verify_options {
+struct journal_options {
     char data_dir[CFSR_PATH_MAX];
+    char socket[CFSR_SOCKET_TEXT_MAX];
     bool json;
+    bool repair;
+    uint64_t timeout_ms;
 };
 
-static const struct cfsr_option rows[] = {
-    CFSR_DATA_DIR_OPTION(struct verify_options),
-    CFSR_JSON_OPTION(struct verify_options),
+static const struct cfsr_option journal_rows[] = {
+    CFSR_DATA_DIR_OPTION(struct journal_options),
+    {.name = "repair",
+     .group = "Options",
+     .kind = CFSR_OPTION_BOOL,
+     .help = "Put right what is damaged: segment headers at once, records by asking the running "
+             "daemon to fetch them from a peer. Then verify again.",
+     CFSR_OPTION_FIELD(struct journal_options, repair)},
+    {.name = "socket",
+     .value_name = "PATH",
+     .group = "Options",
+     .kind = CFSR_OPTION_TEXT,
+     .help = "With --repair: the daemon's admin socket, when it is not DIR/run/admin.sock.",
+     CFSR_OPTION_FIELD(struct journal_options, socket)},
+    {.name = "timeout",
+     .value_name = "TIME",
+     .group = "Options",
+     .kind = CFSR_OPTION_DURATION,
+     .unit_us = 1000,
+     .default_text = "10m",
+     .help = "With --repair: how long to wait for the daemon; then the exit code is 75.",
+     .max = 86400000,
+     CFSR_OPTION_FIELD(struct journal_options, timeout_ms)},
+    CFSR_JSON_OPTION(struct journal_options),
 };
 
 static const struct cfsr_option_set journal_set = {
     .program = "cfs-repl",
     .command = "journal verify",
-    .synopsis = "--data-dir DIR [--json]",
+    .synopsis = "--data-dir DIR [--repair [--timeout TIME] [--socket PATH]] [--json]",
     .summary = "Checks every record of the journal and names every damaged place. A torn tail, as "
                "a crash leaves it, is "
                "no damage.",
-    .epilogue = "Exit codes: 0 sound, 1 damaged, 74 could not check.",
-    .options = rows,
-    .count = CFSR_ARRAY_LEN(rows),
-};
-
-static const struct cfsr_option_set inbox_set = {
-    .program = "cfs-repl",
-    .command = "inbox verify",
-    .synopsis = "--data-dir DIR [--json]",
-    .summary = "Checks every batch of the inbox by decoding it, and every record in it.",
-    .epilogue = "Exit codes: 0 sound, 1 damaged, 74 could not check.",
-    .options = rows,
-    .count = CFSR_ARRAY_LEN(rows),
+    .epilogue = "Exit codes: 0 sound (with --repair: sound now), 1 damaged, 69 damaged and the "
+                "daemon that could repair it does not run, 74 could not check, 75 the repair took "
+                "longer than --timeout.",
+    .options = journal_rows,
+    .count = CFSR_ARRAY_LEN(journal_rows),
 };
 
 struct verify {
     const struct cfsr_site *site;
     bool json;
-    uint32_t lane;
     uint64_t records, entries, bytes, damaged;
 };
 
@@ -108,14 +123,6 @@ static void report_finding(void *user, const struct cfsr_finding *finding)
            finding->advice != NULL ? finding->advice : "");
 }
 
-static bool is_damage(int rc)
-{
-    return rc == -CFSR_E_CHECKSUM || rc == -CFSR_E_FORMAT || rc == -CFSR_E_FOREIGN ||
-           rc == -CFSR_E_BAD_ORDER || rc == -CFSR_E_DAMAGED || rc == -CFSR_E_VERSION ||
-           rc == -CFSR_E_MISSING_SEGMENT || rc == -CFSR_E_BAD_DIGEST || rc == -CFSR_E_DECOMPRESS ||
-           rc == -CFSR_E_BOMB;
-}
-
 static int finish(const struct verify *verify, const char *log)
 {
     char text[32];
@@ -142,24 +149,16 @@ static int could_not_check(int rc)
                : cfsr_fail_context(-EIO, "could not check");
 }
 
-static int journal_run(int argc, char *const *argv)
+static int verify_journal(const struct cfsr_site *site, bool json)
 {
-    struct verify_options options;
-    struct cfsr_site site;
     struct cfsr_status_page *page = NULL;
     struct cfsr_verify_report report;
-    struct verify verify = {.site = &site};
-    int rc = cfsr_command_options(&journal_set, &options, sizeof options, argc, argv);
+    struct verify verify = {.site = site, .json = json};
+    int rc;
 
-    if (rc != 0)
-        return rc < 0 ? rc : 0;
-    verify.json = options.json;
-    rc = cfsr_command_site(options.data_dir, &site);
-    if (rc < 0)
-        return could_not_check(rc);
-    if (cfsr_status_page_open(&site, &page) < 0)
+    if (cfsr_status_page_open(site, &page) < 0)
         page = NULL; /* a read-only copy is checked up to where its records end */
-    rc = cfsr_journal_verify(cfsr_fs_blocking(), &site, page, report_finding, &verify, &report);
+    rc = cfsr_journal_verify(cfsr_fs_blocking(), site, page, report_finding, &verify, &report);
     if (page != NULL)
         cfsr_status_page_close(page);
     if (rc < 0)
@@ -174,55 +173,38 @@ static int journal_run(int argc, char *const *argv)
     return rc;
 }
 
-const struct cfsr_command cfsr_command_journal_verify = {.set = &journal_set, .run = journal_run};
-
-/* Reading a record from the inbox decodes its batch and checks the record; the first damage of a
- * lane ends that lane. */
-static int verify_inbox_lane(struct verify *verify)
+/* Headers first: they need nobody. Then what is left, if any is, by the daemon. */
+static int repair_journal(const struct cfsr_site *site, const struct journal_options *options)
 {
-    const struct cfsr_inbox_options options = {.opts_size = sizeof options,
-                                               .data_dir = verify->site->data_dir,
-                                               .lane = verify->lane,
-                                               .all_records = true};
-    struct cfsr_inbox *inbox;
-    struct cfsr_inbox_record record;
-    int rc = cfsr_inbox_open(&options, &inbox);
+    struct cfsr_verify_repair repair = {
+        .site = site,
+        .socket = options->socket,
+        .timeout_ms = options->timeout_ms,
+        .json = options->json,
+    };
+    uint64_t left = 0;
+    int rc = cfsr_verify_repair_headers(&repair, &left);
 
     if (rc < 0)
-        return rc;
-    while ((rc = cfsr_inbox_next(inbox, 0, &record)) == 1) {
-        verify->records++;
-        verify->entries += cfsr_record_is_entry(record.op);
-        verify->bytes += record.raw_bytes;
-    }
-    cfsr_inbox_close(inbox);
-    if (rc == 0 || !is_damage(rc))
-        return rc;
-    verify->damaged++;
-    if (verify->json) {
-        printf("{\"lane\":%u,\"error\":\"%s\",\"message\":", verify->lane, cfsr_error_name(rc));
-        print_quoted(cfsr_error_message());
-        puts("}");
-    } else {
-        printf("DAMAGED: lane %u: %s\n", verify->lane, cfsr_error_message());
-    }
-    return 0;
+        return could_not_check(rc);
+    if (left > 0)
+        rc = cfsr_verify_repair_records(&repair);
+    return rc < 0 ? rc : verify_journal(site, options->json);
 }
 
-static int inbox_run(int argc, char *const *argv)
+static int journal_run(int argc, char *const *argv)
 {
-    struct verify_options options;
+    struct journal_options options;
     struct cfsr_site site;
-    struct verify verify = {.site = &site};
-    int rc = cfsr_command_options(&inbox_set, &options, sizeof options, argc, argv);
+    int rc = cfsr_command_options(&journal_set, &options, sizeof options, argc, argv);
 
     if (rc != 0)
         return rc < 0 ? rc : 0;
-    verify.json = options.json;
     rc = cfsr_command_site(options.data_dir, &site);
-    for (; rc == 0 && verify.lane < site.lanes; verify.lane++)
-        rc = verify_inbox_lane(&verify);
-    return rc < 0 ? could_not_check(rc) : finish(&verify, "inbox");
+    if (rc < 0)
+        return could_not_check(rc);
+    rc = verify_journal(&site, options.json);
+    return rc == CFSR_EXIT_FAILED && options.repair ? repair_journal(&site, &options) : rc;
 }
 
-const struct cfsr_command cfsr_command_inbox_verify = {.set = &inbox_set, .run = inbox_run};
+const struct cfsr_command cfsr_command_journal_verify = {.set = &journal_set, .run = journal_run};

@@ -60,6 +60,7 @@ extern const struct cfsr_command cfsr_command_inbox_verify;
 extern const struct cfsr_command cfsr_command_materialize;
 extern const struct cfsr_command cfsr_command_replication_status;
 extern const struct cfsr_command cfsr_command_replication_wait;
+extern const struct cfsr_command cfsr_command_replication_scrub;
 
 /* Option rows that many commands share. */
 #define CFSR_DATA_DIR_OPTION(type)                                                               \

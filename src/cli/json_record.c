@@ -165,6 +165,10 @@ static int put_bytes(struct cfsr_payload_builder *builder, const struct field *f
     if (decoded == NULL)
         return -ENOMEM;
     decoded_len = cfsr_base64_decode(text, len, decoded, len);
+    if (decoded_len == 0 && field->kind == FIELD_TEXT) {
+        free(decoded);
+        return bad_key(key, "must not be empty");
+    }
     if (decoded_len >= 0 && field->kind == FIELD_TEXT &&
         memchr(decoded, 0, (size_t)decoded_len) != NULL)
         decoded_len = -CFSR_E_FORMAT; /* no NUL in names */

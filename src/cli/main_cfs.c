@@ -9,6 +9,7 @@ int main(int argc, char **argv)
     const struct cfsr_command commands[] = {
         cfsr_command_replication_status,
         cfsr_command_replication_wait,
+        cfsr_command_replication_scrub,
     };
     const struct cfsr_program program = {
         .name = "cfs",

@@ -4,7 +4,8 @@
  *
  * Callers must be root or the daemon's own user (SO_PEERCRED); others get {"error":"permission …"}
  * and are cut off. At most 16 clients; a line of at most 64 KiB; a client that does not read its
- * answer for 5 s is dropped. Requests: {"command":"status"}. Control thread only; never blocks.
+ * answer for 5 s is dropped. Requests: {"command":"status"},
+ * {"command":"scrub", …} (control/scrub_json.h). Control thread only; never blocks.
  */
 #ifndef CFSR_CONTROL_ADMIN_H
 #define CFSR_CONTROL_ADMIN_H

@@ -217,6 +217,8 @@ static void fill_options(const struct core *core, struct cfsr_node_options *opti
         .backoff_max_ns = config->reconnect_max_ms * 1000000,
         .fault_retry_ns = config->reconnect_max_ms * 1000000,
         .inbox_cap_bytes = config->inbox_cap_bytes,
+        .scrub_interval_ns = config->scrub_interval_s * 1000000000ull,
+        .scrub_rate = config->scrub_rate_bytes_per_s,
         .sync_bytes = config->sync_bytes,
         .sync_delay_ns = config->sync_delay_us * 1000,
         .journal_direct = config->journal_io == CFSR_IO_DIRECT,
@@ -373,6 +375,16 @@ static void core_drain(const struct cfsr_message *message)
     cfsr_node_core_drain(core->node, cfsr_reactor_now_ns(core->reactor));
 }
 
+static void core_scrub(const struct cfsr_message *message)
+{
+    struct core *core = message->object;
+    const struct cfsr_scrub_request request = {.run = message->args[0],
+                                               .lane_mask = message->args[1],
+                                               .parts = (unsigned)message->args[2],
+                                               .rate_bytes_per_s = message->args[3]};
+    cfsr_node_core_scrub(core->node, &request);
+}
+
 static void core_report(const struct cfsr_message *message)
 {
     struct core *core = message->object;
@@ -438,6 +450,22 @@ uint32_t cfsr_cores_report(struct cfsr_cores *cores, const struct cfsr_core_repo
     }
     *reports_out = cores->reports;
     return cores->count;
+}
+
+int cfsr_cores_scrub(struct cfsr_cores *cores, const struct cfsr_scrub_request *request)
+{
+    int rc = 0;
+
+    for (uint32_t i = 0; i < cores->count; i++) {
+        struct core *core = &cores->core[i];
+        const struct cfsr_message message = {
+            .run = core_scrub,
+            .object = core,
+            .args = {request->run, request->lane_mask, request->parts, request->rate_bytes_per_s}};
+        if (core->ended || !cfsr_reactor_post(core->reactor, &message))
+            rc = -EAGAIN;
+    }
+    return rc;
 }
 
 uint64_t cfsr_cores_memory_bytes(const struct cfsr_cores *cores)

@@ -31,6 +31,9 @@ void cfsr_cores_accept(struct cfsr_cores *cores, struct cfsr_incoming *incoming,
 /* Copies every core's report (at most 1 s); reports live until the next call. Returns their number.
  */
 uint32_t cfsr_cores_report(struct cfsr_cores *cores, const struct cfsr_core_report **reports_out);
+/* Asks every core for a scrub of its lanes among lane_mask (enum cfsr_scrub_part); run names it.
+ * -EAGAIN if a core could not be told. */
+int cfsr_cores_scrub(struct cfsr_cores *cores, const struct cfsr_scrub_request *request);
 uint64_t cfsr_cores_memory_bytes(const struct cfsr_cores *cores);
 /* True if a core's thread ended by itself (its ring broke): the daemon must stop. */
 bool cfsr_cores_failed(const struct cfsr_cores *cores);

@@ -31,7 +31,8 @@
 #include "base/log.h"
 #include "control/admin.h"
 #include "control/cores.h"
-#include "journal/recovery.h"
+#include "control/lane_recovery.h"
+#include "control/scrub_json.h"
 #include "security/keyring.h"
 
 #define DRAIN_LIMIT_MS   8000u
@@ -46,7 +47,9 @@ struct daemon {
     struct cfsr_file *lock;
     struct cfsr_keyring *keyring;
     struct cfsr_status_page *page;
+    struct cfsr_lane_recovery lanes;
     struct cfsr_acks acks;
+    bool acks_dirty;                      /* they moved since they were stored */
     struct cfsr_inbox_state *inbox_state; /* one a lane; only during the start */
     struct cfsr_listener *listener[CFSR_LISTENS_MAX];
     uint32_t listener_count;
@@ -54,6 +57,7 @@ struct daemon {
     struct cfsr_admin *admin;
     int signal_fd;
     uint64_t started_ns, acks_at_ns, status_at_ns;
+    uint64_t scrub_run; /* names of scrubs that were asked for: 1, 2, … */
     int stop_signal;
 };
 
@@ -135,31 +139,27 @@ static int open_page(struct daemon *daemon)
             return cfsr_fail(-ENOSPC, "too many peers are known in %s/acks", daemon->site.data_dir);
         for (uint32_t lane = 0; lane < daemon->site.lanes; lane++)
             cfsr_status_page_set_acked(daemon->page, index, lane, peer->acked[lane]);
+        cfsr_status_page_set_detached(daemon->page, index, peer->detached);
     }
     return 0;
 }
 
-/* Recovers the lanes that no writer holds, so that a site without its metadata service still
- * replicates what it has. */
+/* The lanes that no writer holds are recovered here, so that a site without its metadata service
+ * still replicates what it has. */
 static int recover_journal(struct daemon *daemon)
 {
-    for (uint32_t lane = 0; lane < daemon->site.lanes; lane++) {
-        struct cfsr_lane_state state;
-        int rc = cfsr_journal_recover_lane(daemon->fs, &daemon->site, lane, false, false, &state);
-        if (rc == -CFSR_E_LOCKED) {
-            cfsr_error_clear();
-            continue; /* its writer publishes */
-        }
-        if (rc < 0)
-            return rc;
-        if (state.cut_lsn != CFSR_LSN_UNKNOWN)
-            cfsr_log(CFSR_LOG_WARN, "journal_tail_cut", CFSR_U("lane", lane),
-                     CFSR_U("lsn", state.cut_lsn), CFSR_U("bytes_at_most", state.cut_bytes));
-        cfsr_hlc_observe(cfsr_status_page_hlc(daemon->page), state.max_timestamp_us);
-        cfsr_status_page_publish(daemon->page, lane, state.end_lsn, state.entries);
-        cfsr_lane_state_fini(&state);
-    }
-    return 0;
+    daemon->lanes = (struct cfsr_lane_recovery){
+        .fs = daemon->fs, .site = &daemon->site, .page = daemon->page};
+    return cfsr_lane_recovery_start(&daemon->lanes, cfsr_clock_monotonic_ns());
+}
+
+/* What a lane's recovery could not pass is fetched from a peer. */
+static int scrub_damaged(struct daemon *daemon)
+{
+    const struct cfsr_scrub_request request = {
+        .run = 0, .lane_mask = daemon->lanes.damaged_mask, .parts = CFSR_SCRUB_JOURNAL};
+
+    return request.lane_mask == 0 ? 0 : cfsr_cores_scrub(daemon->cores, &request);
 }
 
 static int recover_inbox(struct daemon *daemon)
@@ -240,6 +240,24 @@ static json_t *status(struct daemon *daemon)
     return cfsr_status_json(&input);
 }
 
+static json_t *begin_scrub(struct daemon *daemon, const json_t *request)
+{
+    struct cfsr_scrub_request scrub;
+    int rc = cfsr_scrub_request_parse(request, daemon->site.lanes,
+                                      daemon->config->scrub_rate_bytes_per_s, &scrub);
+
+    if (rc < 0)
+        return json_pack("{s:s,s:s}", "error", "usage", "message", cfsr_error_message());
+    scrub.run = ++daemon->scrub_run;
+    if (cfsr_cores_scrub(daemon->cores, &scrub) < 0)
+        return json_pack("{s:s,s:s}", "error", "busy", "message",
+                         "a core takes no messages now: ask again");
+    cfsr_log(CFSR_LOG_INFO, "scrub_asked", CFSR_U("run", scrub.run),
+             CFSR_U("lanes", (uint64_t)__builtin_popcountll(scrub.lane_mask)),
+             CFSR_U("rate", scrub.rate_bytes_per_s));
+    return json_pack("{s:I}", "run", (json_int_t)scrub.run);
+}
+
 static json_t *handle_request(void *user, const json_t *request)
 {
     struct daemon *daemon = user;
@@ -247,8 +265,10 @@ static json_t *handle_request(void *user, const json_t *request)
 
     if (command != NULL && strcmp(command, "status") == 0)
         return status(daemon);
+    if (command != NULL && strcmp(command, "scrub") == 0)
+        return begin_scrub(daemon, request);
     return json_pack("{s:s,s:s}", "error", "usage", "message",
-                     "unknown command: this daemon knows \"status\"");
+                     "unknown command: this daemon knows \"status\" and \"scrub\"");
 }
 
 static void log_status(struct daemon *daemon)
@@ -291,7 +311,13 @@ static void store_acks(struct daemon *daemon)
             changed = true;
         }
     }
-    int rc = changed ? cfsr_acks_store(daemon->fs, &daemon->site, &daemon->acks) : 0;
+    daemon->acks_dirty = daemon->acks_dirty || changed;
+    if (!daemon->acks_dirty)
+        return;
+    int rc = cfsr_acks_store_part(daemon->fs, &daemon->site, &daemon->acks, CFSR_ACKS_ACKED);
+    if (rc == -CFSR_E_LOCKED)
+        return; /* the producer stores its part: again in a second */
+    daemon->acks_dirty = rc < 0;
     if (rc < 0)
         cfsr_log(CFSR_LOG_WARN, "acks_not_stored", CFSR_ERR(rc));
 }
@@ -338,6 +364,7 @@ static void periodic(struct daemon *daemon, uint64_t now_ns)
 {
     if (now_ns >= daemon->acks_at_ns) {
         store_acks(daemon);
+        cfsr_lane_recovery_turn(&daemon->lanes, now_ns);
         daemon->acks_at_ns = now_ns + ACKS_INTERVAL_NS;
     }
     if (daemon->config->status_interval_s != 0 && now_ns >= daemon->status_at_ns) {
@@ -423,6 +450,8 @@ static int start(struct daemon *daemon)
         rc = open_listeners(daemon);
     if (rc == 0)
         rc = start_cores(daemon);
+    if (rc == 0)
+        rc = scrub_damaged(daemon);
     if (rc == 0)
         rc = cfsr_admin_create(daemon->config->admin_socket, handle_request, daemon,
                                &daemon->admin);

@@ -314,8 +314,6 @@ struct ini_state {
     int rc; /* the first error; nothing is applied after it */
 };
 
-#define INI_LINE_MAX 198 /* libinih cuts longer ones silently */
-
 static char *ini_read_line(char *text, int len_bytes, void *stream)
 {
     struct ini_state *state = stream;
@@ -324,9 +322,9 @@ static char *ini_read_line(char *text, int len_bytes, void *stream)
     if (result == NULL)
         return NULL;
     state->line++;
-    if (strlen(text) > INI_LINE_MAX && strchr(text, '\n') == NULL && state->rc == 0)
+    if (strlen(text) > CFSR_OPTIONS_LINE_MAX && strchr(text, '\n') == NULL && state->rc == 0)
         state->rc = cfsr_fail(-CFSR_E_CONFIG, "%s:%u: the line is too long: at most %d characters",
-                              state->path, state->line, INI_LINE_MAX);
+                              state->path, state->line, CFSR_OPTIONS_LINE_MAX);
     return result;
 }
 

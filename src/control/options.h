@@ -20,6 +20,9 @@
 
 #define CFSR_OPTIONS_MAX     64   /* options of one command */
 #define CFSR_OPTION_TEXT_MAX 1400 /* a shown value, with NUL */
+/* Longest line of a configuration file; libinih would cut longer ones silently: they are refused.
+ */
+#define CFSR_OPTIONS_LINE_MAX 198
 
 enum cfsr_option_kind {
     CFSR_OPTION_COUNT,    /* unsigned number; field uint32_t or uint64_t */

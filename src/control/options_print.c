@@ -173,23 +173,45 @@ void cfsr_options_help(const struct cfsr_option_set *set, FILE *out)
         fprintf(out, "\n%s\n", set->epilogue);
 }
 
-static void print_origin(const struct cfsr_option_set *set,
-                         const struct cfsr_option_origins *origins, unsigned index, FILE *out)
+/* Cut where a line of a configuration file would be too long. */
+static void describe_origin(const struct cfsr_option_set *set,
+                            const struct cfsr_option_origins *origins, unsigned index,
+                            char text_out[CFSR_OPTIONS_LINE_MAX / 2])
 {
+    const size_t len_bytes = CFSR_OPTIONS_LINE_MAX / 2;
+
     switch (origins->of[index].origin) {
-    case CFSR_ORIGIN_DEFAULT: fputs(" ; default\n", out); return;
-    case CFSR_ORIGIN_ENVIRONMENT: fprintf(out, " ; $%s\n", set->options[index].environment); return;
-    case CFSR_ORIGIN_FILE:
-        fprintf(out, " ; %s:%u\n", origins->path, origins->of[index].line);
+    case CFSR_ORIGIN_DEFAULT: snprintf(text_out, len_bytes, "; default"); return;
+    case CFSR_ORIGIN_ENVIRONMENT:
+        snprintf(text_out, len_bytes, "; $%s", set->options[index].environment);
         return;
-    case CFSR_ORIGIN_FLAG: fprintf(out, " ; --%s\n", set->options[index].name); return;
+    case CFSR_ORIGIN_FILE:
+        snprintf(text_out, len_bytes, "; %.70s:%u", origins->path, origins->of[index].line);
+        return;
+    case CFSR_ORIGIN_FLAG:
+        snprintf(text_out, len_bytes, "; --%s", set->options[index].name);
+        return;
     }
+}
+
+/*
+ * The origin behind the value; in front of it where the line would be too long to be read back, and
+ * then without a space too many. A ';' begins a comment only behind a space.
+ */
+static void print_value(const char *name, const char *value, const char *origin, FILE *out)
+{
+    const char *space = value[0] == ';' ? "" : " ";
+
+    if (strlen(name) + strlen(value) + strlen(origin) + strlen(" =  ") >= CFSR_OPTIONS_LINE_MAX)
+        fprintf(out, "%s\n%s=%s\n", origin, name, value);
+    else
+        fprintf(out, "%s =%s%s %s\n", name, space, value, origin);
 }
 
 void cfsr_options_print(const struct cfsr_option_set *set, const void *target,
                         const struct cfsr_option_origins *origins, FILE *out)
 {
-    char text[CFSR_OPTION_TEXT_MAX];
+    char text[CFSR_OPTION_TEXT_MAX], origin[CFSR_OPTIONS_LINE_MAX / 2];
 
     fprintf(out, "[%s]\n", set->command);
     for (unsigned i = 0; i < set->count; i++) {
@@ -198,10 +220,9 @@ void cfsr_options_print(const struct cfsr_option_set *set, const void *target,
 
         if (option->flag_only)
             continue;
-        for (; cfsr_option_show(option, target, index, text, sizeof text); index++) {
-            fprintf(out, "%s = %s", option->name, text);
-            print_origin(set, origins, i, out);
-        }
+        describe_origin(set, origins, i, origin);
+        for (; cfsr_option_show(option, target, index, text, sizeof text); index++)
+            print_value(option->name, text, origin, out);
         if (index == 0)
             fprintf(out, "; %s is not set\n", option->name);
     }

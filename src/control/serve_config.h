@@ -84,6 +84,10 @@ struct cfsr_serve_config {
     uint32_t batch_slots;  /* encoded batches on their way out */
     uint32_t inbox_slots;  /* CFSR_INBOX_SLOT_BYTES each */
 
+    /* checking what rests */
+    uint64_t scrub_interval_s;       /* between scrubs by itself; 0: none */
+    uint64_t scrub_rate_bytes_per_s; /* of one core's scrub; 0: unlimited */
+
     /* seeing inside */
     char admin_socket[CFSR_SOCKET_PATH_MAX]; /* default DATA/run/admin.sock, filled in */
     uint64_t status_interval_s;              /* seconds between status lines in the log; 0: none */

@@ -7,11 +7,14 @@
  */
 #include "control/status_json.h"
 
+#include "control/scrub_json.h"
+
 #include <stdio.h>
 #include <unistd.h>
 
 #include "base/bytes.h"
 #include "base/units.h"
+#include "journal/gc.h"
 #include <cfsrepl/version.h>
 
 /* Worst first: the order in which states hide each other. */
@@ -126,6 +129,11 @@ static json_t *link_json(const struct cfsr_status_input *input, const struct cfs
         merged.clock != NULL ? json_integer((json_int_t)merged.clock->clock_offset_us)
                              : json_null(),
         "lanes", lanes);
+    int index = cfsr_status_page_find_peer(input->page, peer->site_id);
+    if (link != NULL)
+        json_object_set_new(
+            link, "detached",
+            json_boolean(index >= 0 && cfsr_status_page_detached(input->page, index)));
     if (link != NULL && merged.worst != NULL && merged.worst->state == CFSR_LINK_FAULTED) {
         json_object_set_new(link, "fault_lane", json_integer((json_int_t)merged.worst->fault_lane));
         json_object_set_new(link, "fault_lsn", json_integer((json_int_t)merged.worst->fault_lsn));
@@ -182,6 +190,17 @@ static json_t *journal_json(const struct cfsr_status_input *input)
                                (json_int_t)cfsr_status_page_entries(input->page, lane)));
     }
     return journal;
+}
+
+static json_t *retention_json(const struct cfsr_status_input *input)
+{
+    struct cfsr_page_retention retention;
+
+    cfsr_status_page_retention(input->page, &retention);
+    return json_pack("{s:s,s:I,s:o}", "pressure",
+                     cfsr_gc_pressure_name((enum cfsr_gc_pressure_level)retention.pressure),
+                     "journal_bytes", (json_int_t)retention.journal_bytes, "cap_bytes",
+                     known_or_null(retention.cap_bytes != 0, retention.cap_bytes));
 }
 
 static void add_counter(json_t *object, const char *name, uint64_t value)
@@ -275,6 +294,10 @@ json_t *cfsr_status_json(const struct cfsr_status_input *input)
                        site_json(input->site), "links", links, "incoming", incoming, "journal",
                        journal_json(input), "counters", counters_json(input), "stages",
                        stages_json(input), "cores", cores);
+    if (status != NULL)
+        json_object_set_new(status, "retention", retention_json(input));
+    if (status != NULL)
+        json_object_set_new(status, "scrub", cfsr_scrub_json(input));
     if (status != NULL)
         json_object_set_new(status, "process",
                             json_pack("{s:I,s:I,s:I}", "pid", (json_int_t)getpid(), "rss_bytes",

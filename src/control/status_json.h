@@ -9,7 +9,7 @@
  *    "links":[{"peer":2,"name":"site-b","endpoint":"tcp://…","transport":"tcp",
  *      "state":"STREAMING","reason":"","detail":"","caught_up":true,"ack_mode":"durable",
  *      "connections":1,"lag_entries":0,"lag_bytes":0,"lag_seconds":0.0,"in_flight_bytes":0,
- *      "rtt_us":120,"clock_offset_us":3,
+ *      "rtt_us":120,"clock_offset_us":3,"detached":false,
  *      "lanes":[{"lane":0,"head":1,"sent":1,"acked":1,"entries":1,"acked_entries":1}]}],
  *    "incoming":[{"site":2,"name":"site-b","connected":true,"lag_entries":0,
  *      "lanes":[{"lane":0,"durable":1,"staged":1,"entries":1,"head":1,"failed":false}]}],
@@ -17,6 +17,8 @@
  *    "counters":{…sums over cores…},
  *    "stages":{"encode":{"count":1,"p50_ns":1,"p99_ns":1,"max_ns":1},…},
  *    "cores":[{"core":0,"cpu":0,"io":{…core/stats.h counters…},"workers":{…},"transport":{…}}],
+ *    "retention":{"pressure":"none","journal_bytes":1,"cap_bytes":1},
+ *    "scrub":{…control/scrub_json.h…},
  *    "process":{"pid":1,"rss_bytes":1,"memory_bytes":1}}
  *
  * overall is the worst link's state: FAULTED, FENCED, STALLED, BOOTSTRAP, PAUSED, CATCHUP,

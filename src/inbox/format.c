@@ -29,23 +29,47 @@ _Static_assert(CFSR_INBOX_LOCAL_HEADER_BYTES + CFSR_INBOX_INDEX_FIXED +
                        CFSR_INBOX_INDEX_STEPS * CFSR_INBOX_INDEX_STEP <=
                    CFSR_INBOX_INDEX_AREA_BYTES,
                "the largest INDEX fits its area");
-_Static_assert(CFSR_INBOX_LOCAL_HEADER_BYTES + CFSR_INBOX_FRAME_MAX_BYTES <= CFSR_INBOX_SLOT_BYTES,
+_Static_assert(CFSR_INBOX_LOCAL_HEADER_BYTES + CFSR_INBOX_REPAIR_HEADER_BYTES +
+                       CFSR_INBOX_FRAME_MAX_BYTES <=
+                   CFSR_INBOX_SLOT_BYTES,
                "a slot holds a maximal record");
+/* The REPAIR header, byte by byte (docs/inbox-format.md). */
+#define REPAIR_SEQUENCE     0
+#define REPAIR_BEGIN        8
+#define REPAIR_END          16
+#define REPAIR_PART         24
+#define REPAIR_PARTS        28
+#define REPAIR_SITE         32
+#define REPAIR_LSN_FROM     40
+#define REPAIR_LSN_TO       48
+#define REPAIR_END_SEQUENCE 56
+_Static_assert(REPAIR_BEGIN == REPAIR_SEQUENCE + 8 && REPAIR_END == REPAIR_BEGIN + 8 &&
+                   REPAIR_PART == REPAIR_END + 8 && REPAIR_PARTS == REPAIR_PART + 4 &&
+                   REPAIR_SITE == REPAIR_PARTS + 4 && REPAIR_LSN_FROM == REPAIR_SITE + 8 &&
+                   REPAIR_LSN_TO == REPAIR_LSN_FROM + 8 && REPAIR_END_SEQUENCE == REPAIR_LSN_TO + 8,
+               "fields follow each other");
+_Static_assert(REPAIR_END_SEQUENCE + 8 == CFSR_INBOX_REPAIR_HEADER_BYTES,
+               "the end segment closes the REPAIR header");
+_Static_assert(CFSR_INBOX_REPAIR_HEADER_BYTES % CFSR_INBOX_RECORD_ALIGN == 0,
+               "the prefix stays aligned");
+#define INDEX_REPAIRS 16
+_Static_assert(INDEX_REPAIRS + 4 <= CFSR_INBOX_INDEX_FIXED,
+               "the count of repairs is in the fixed part");
 _Static_assert(CFSR_INBOX_SLOT_BYTES % CFSR_INBOX_BLOCK_BYTES == 0, "slots are whole blocks");
 _Static_assert(CFSR_INBOX_SLOT_BYTES + 4 * CFSR_INBOX_BLOCK_BYTES + CFSR_INBOX_INDEX_AREA_BYTES <=
                    CFSR_SEGMENT_BYTES_MIN,
                "a segment holds CURSORS, a maximal record and INDEX");
 
-/* Bytes after the local header that its CRC covers: all of the payload, or of a batch the prefix
- * and extension. */
+/* Bytes after the local header that its CRC covers: all of the payload, or of a batch what is
+ * before the body. */
 static uint32_t covered_bytes(const uint8_t *record, uint16_t kind, uint32_t record_bytes)
 {
-    uint32_t payload = record_bytes - CFSR_INBOX_LOCAL_HEADER_BYTES;
+    uint32_t prefix = cfsr_inbox_prefix_offset(kind);
 
     if (kind != CFSR_INBOX_BATCH && kind != CFSR_INBOX_REPAIR)
-        return payload;
-    return CFSR_BATCH_PREFIX_BYTES +
-           cfsr_load_le16(record + CFSR_INBOX_LOCAL_HEADER_BYTES + PREFIX_EXTENSION_LEN);
+        return record_bytes - CFSR_INBOX_LOCAL_HEADER_BYTES;
+    return prefix - CFSR_INBOX_LOCAL_HEADER_BYTES + CFSR_BATCH_PREFIX_BYTES +
+           cfsr_load_le16(record + prefix + PREFIX_EXTENSION_LEN);
 }
 
 static uint32_t record_crc(const uint8_t *record, uint64_t sequence, uint64_t body_offset,
@@ -87,8 +111,8 @@ static bool sizes_are_sound(uint16_t kind, uint32_t record_bytes)
     switch (kind) {
     case CFSR_INBOX_BATCH:
     case CFSR_INBOX_REPAIR:
-        return record_bytes >= CFSR_INBOX_LOCAL_HEADER_BYTES + CFSR_BATCH_PREFIX_BYTES &&
-               record_bytes <= CFSR_INBOX_LOCAL_HEADER_BYTES + CFSR_INBOX_FRAME_MAX_BYTES;
+        return record_bytes >= cfsr_inbox_prefix_offset(kind) + CFSR_BATCH_PREFIX_BYTES &&
+               record_bytes <= cfsr_inbox_prefix_offset(kind) + CFSR_INBOX_FRAME_MAX_BYTES;
     case CFSR_INBOX_CURSORS:
         return record_bytes >= CFSR_INBOX_LOCAL_HEADER_BYTES + CFSR_INBOX_CURSORS_FIXED &&
                record_bytes <= CFSR_INBOX_LOCAL_HEADER_BYTES + CFSR_INBOX_CURSORS_FIXED +
@@ -123,7 +147,7 @@ int cfsr_inbox_record_load(const void *record, uint32_t available, uint64_t sequ
         local.durable_below > body_offset || !sizes_are_sound(local.kind, local.record_bytes))
         return -CFSR_E_FORMAT;
     if (local.kind == CFSR_INBOX_BATCH || local.kind == CFSR_INBOX_REPAIR) {
-        need += CFSR_BATCH_PREFIX_BYTES;
+        need = cfsr_inbox_prefix_offset(local.kind) + CFSR_BATCH_PREFIX_BYTES;
         if (available < need)
             goto more;
     }
@@ -141,6 +165,44 @@ int cfsr_inbox_record_load(const void *record, uint32_t available, uint64_t sequ
 more:
     *need_out = need;
     return -EAGAIN;
+}
+
+void cfsr_inbox_repair_store(const struct cfsr_inbox_repair *repair, void *header_out)
+{
+    uint8_t *p = header_out;
+
+    cfsr_store_le64(p + REPAIR_SEQUENCE, repair->sequence);
+    cfsr_store_le64(p + REPAIR_BEGIN, repair->begin);
+    cfsr_store_le64(p + REPAIR_END, repair->end);
+    cfsr_store_le32(p + REPAIR_PART, repair->part);
+    cfsr_store_le32(p + REPAIR_PARTS, repair->parts);
+    cfsr_store_le64(p + REPAIR_SITE, repair->site_id);
+    cfsr_store_le64(p + REPAIR_LSN_FROM, repair->lsn_from);
+    cfsr_store_le64(p + REPAIR_LSN_TO, repair->lsn_to);
+    cfsr_store_le64(p + REPAIR_END_SEQUENCE, repair->end_sequence);
+}
+
+int cfsr_inbox_repair_load(const void *header, struct cfsr_inbox_repair *repair_out)
+{
+    const uint8_t *p = header;
+    struct cfsr_inbox_repair repair = {
+        .sequence = cfsr_load_le64(p + REPAIR_SEQUENCE),
+        .begin = cfsr_load_le64(p + REPAIR_BEGIN),
+        .end = cfsr_load_le64(p + REPAIR_END),
+        .part = cfsr_load_le32(p + REPAIR_PART),
+        .parts = cfsr_load_le32(p + REPAIR_PARTS),
+        .site_id = cfsr_load_le64(p + REPAIR_SITE),
+        .lsn_from = cfsr_load_le64(p + REPAIR_LSN_FROM),
+        .lsn_to = cfsr_load_le64(p + REPAIR_LSN_TO),
+        .end_sequence = cfsr_load_le64(p + REPAIR_END_SEQUENCE),
+    };
+
+    if (repair.part >= repair.parts || repair.parts > CFSR_INBOX_ORIGINS_MAX ||
+        repair.lsn_from >= repair.lsn_to || repair.end_sequence < repair.sequence ||
+        (repair.end_sequence == repair.sequence && repair.end < repair.begin))
+        return -CFSR_E_FORMAT;
+    *repair_out = repair;
+    return 0;
 }
 
 uint32_t cfsr_inbox_cursors_store(const struct cfsr_inbox_cursor *cursors, uint32_t count,
@@ -205,6 +267,7 @@ void cfsr_inbox_index_reset(struct cfsr_inbox_index *index)
     index->batches = 0;
     index->stride = 1;
     index->count = 0;
+    index->repairs = 0;
     memset(index->range, 0, sizeof index->range);
 }
 
@@ -270,6 +333,7 @@ uint32_t cfsr_inbox_index_store(const struct cfsr_inbox_index *index,
     cfsr_store_le32((uint8_t *)payload_out + 4, index->stride);
     cfsr_store_le32((uint8_t *)payload_out + 8, index->count);
     cfsr_store_le32((uint8_t *)payload_out + 12, ranges);
+    cfsr_store_le32((uint8_t *)payload_out + INDEX_REPAIRS, index->repairs);
     return (uint32_t)(p - (uint8_t *)payload_out);
 }
 
@@ -293,6 +357,7 @@ int cfsr_inbox_index_load(const void *payload, uint32_t len_bytes,
     index_out->batches = cfsr_load_le32(p);
     index_out->stride = cfsr_load_le32(p + 4);
     index_out->count = steps;
+    index_out->repairs = cfsr_load_le32(p + INDEX_REPAIRS);
     p += CFSR_INBOX_INDEX_FIXED;
     for (i = 0; i < ranges; i++, p += CFSR_INBOX_RANGE_BYTES) {
         memset(&origins_out[i], 0, sizeof origins_out[i]);

@@ -23,11 +23,12 @@
 /* Largest batch record: a maximal frame behind its local header. */
 #define CFSR_INBOX_FRAME_MAX_BYTES \
     (CFSR_BATCH_PREFIX_BYTES + CFSR_BATCH_EXTENSION_MAX + CFSR_BATCH_BODY_MAX_BYTES)
-#define CFSR_INBOX_CURSOR_BYTES  80 /* one entry of CURSORS */
-#define CFSR_INBOX_CURSORS_FIXED 16
-#define CFSR_INBOX_INDEX_FIXED   32
-#define CFSR_INBOX_RANGE_BYTES   40 /* one origin in INDEX */
-#define CFSR_INBOX_INDEX_STEP    24 /* one sampled batch in INDEX */
+#define CFSR_INBOX_CURSOR_BYTES        80 /* one entry of CURSORS */
+#define CFSR_INBOX_CURSORS_FIXED       16
+#define CFSR_INBOX_INDEX_FIXED         32
+#define CFSR_INBOX_RANGE_BYTES         40 /* one origin in INDEX */
+#define CFSR_INBOX_INDEX_STEP          24 /* one sampled batch in INDEX */
+#define CFSR_INBOX_REPAIR_HEADER_BYTES 64 /* of REPAIR, between the local header and the prefix */
 
 enum cfsr_inbox_kind {
     CFSR_INBOX_BATCH = 1,
@@ -46,6 +47,17 @@ struct cfsr_inbox_local {
     uint64_t arrived_at_us;
     uint64_t durable_below;
     uint64_t incarnation;
+};
+
+/*
+ * Host form of the 64 bytes that say what a REPAIR record was made for. Readers go by the LSNs of
+ * the batch behind them; the place is for people and for tools that do not follow LSNs.
+ */
+struct cfsr_inbox_repair {
+    uint64_t sequence, begin, end_sequence, end; /* the damaged place */
+    uint32_t part, parts;                        /* of the gap when it was described */
+    uint64_t site_id;                            /* the origin of the part */
+    uint64_t lsn_from, lsn_to;                   /* what was missing of it */
 };
 
 /* Bytes a record takes in its block. */
@@ -73,6 +85,17 @@ void cfsr_inbox_record_seal(const struct cfsr_inbox_local *local, uint64_t body_
 int cfsr_inbox_record_load(const void *record, uint32_t available, uint64_t sequence,
                            uint64_t body_offset, struct cfsr_inbox_local *local_out,
                            uint32_t *need_out);
+
+/* Where the batch prefix of a BATCH or REPAIR record begins in the record. */
+static inline uint32_t cfsr_inbox_prefix_offset(uint16_t kind)
+{
+    return CFSR_INBOX_LOCAL_HEADER_BYTES +
+           (kind == CFSR_INBOX_REPAIR ? CFSR_INBOX_REPAIR_HEADER_BYTES : 0);
+}
+
+/* REPAIR header. load: -CFSR_E_FORMAT. */
+void cfsr_inbox_repair_store(const struct cfsr_inbox_repair *repair, void *header_out);
+int cfsr_inbox_repair_load(const void *header, struct cfsr_inbox_repair *repair_out);
 
 /* CURSORS payload. store returns its bytes. load: -CFSR_E_FORMAT. */
 uint32_t cfsr_inbox_cursors_store(const struct cfsr_inbox_cursor *cursors, uint32_t count,

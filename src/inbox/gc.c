@@ -94,7 +94,9 @@ int cfsr_inbox_gc_lane(struct cfsr_fs *fs, const struct cfsr_site *site, uint32_
         .write_sequence = write_sequence,
         .lowest_needed = lowest.sequence,
         .file_bytes = CFSR_INBOX_SEGMENT_HEADER_BYTES + site->segment_bytes,
-        .lane_files = range.last == 0 ? 0 : range.last - range.first + 1 + range.free_files,
+        .lane_files = range.last == 0
+                          ? 0
+                          : range.last - range.first + 1 - range.missing + range.free_files,
         .lane_cap_bytes = (cap_bytes == 0 ? limits.cap_bytes : cap_bytes) / site->lanes,
         .free_bytes = free_bytes,
         .free_floor_bytes = total_bytes / 1000 * limits.free_floor_permille,
@@ -105,6 +107,8 @@ int cfsr_inbox_gc_lane(struct cfsr_fs *fs, const struct cfsr_site *site, uint32_
                        0; /* one waits for the writer, more would only take room */
 
         rc = cfsr_inbox_drop_segment(fs, site, lane, sequence, recycle);
+        if (rc == -ENOENT)
+            continue; /* a missing segment: its time is over too */
         if (rc < 0)
             return rc;
         range.free_files += recycle;

@@ -44,8 +44,11 @@
 #define CFSR_INBOX_ORIGINS_MAX        64
 /* A slot holds a maximal record: local header, prefix, extension, body; and many small ones.
  * Multiple of 4 KiB. */
-#define CFSR_INBOX_SLOT_BYTES  ((1u << 20) + (72u << 10))
-#define CFSR_INBOX_WRITES_MAX  8 /* slots of one lane in flight or filling */
+#define CFSR_INBOX_SLOT_BYTES ((1u << 20) + (72u << 10))
+#define CFSR_INBOX_WRITES_MAX 8 /* slots of one lane in flight or filling */
+/* Files of one lane: one for each write in flight at most, the current one, the next one, and some
+ * waiting to be closed. */
+#define CFSR_INBOX_FILES_MAX   (CFSR_INBOX_WRITES_MAX + 4)
 #define CFSR_INBOX_INDEX_STEPS 1024
 /* End of each segment's body, kept for the INDEX: 64 + 32 + 64 × 40 + 1024 × 24 = 27,232 bytes,
  * rounded up to blocks. */
@@ -67,12 +70,21 @@ struct cfsr_inbox_index {
     uint32_t batches; /* batches in the segment */
     uint32_t stride;  /* a step for every stride-th batch; doubles when the steps are full */
     uint32_t count;   /* steps */
+    uint32_t repairs; /* REPAIR records in the segment */
     struct cfsr_inbox_range {
         uint64_t lsn_from, lsn_to; /* equal: no batch of this origin in the segment */
     } range[CFSR_INBOX_ORIGINS_MAX];
     struct cfsr_inbox_index_step {
         uint64_t body_offset, arrival, arrived_at_us;
     } step[CFSR_INBOX_INDEX_STEPS];
+};
+
+/* Damaged places that a state lists; when there are more, the last one reaches from its beginning
+ * to the end of the last of them. */
+#define CFSR_INBOX_STATE_GAPS_MAX 16
+struct cfsr_inbox_state_gap {
+    uint64_t sequence, begin;   /* segment and body offset */
+    uint64_t end_sequence, end; /* where sound records go on */
 };
 
 /* What recovery found. 40 KiB: not for deep stacks. */
@@ -83,25 +95,32 @@ struct cfsr_inbox_state {
     uint64_t arrival;     /* next arrival number */
     uint64_t incarnation; /* to use from now on */
     uint64_t first_sequence;
-    uint64_t cut_bytes; /* ambiguous tail given up; 0: clean */
+    uint64_t cut_bytes;                /* ambiguous tail given up; 0: clean */
+    uint64_t end_sequence, end_offset; /* where the last durable record ends; 0, 0: there is none */
+    uint64_t damaged;                  /* places in the middle; what they cost, a check tells */
+    uint32_t gaps;                     /* listed */
+    struct cfsr_inbox_state_gap gap[CFSR_INBOX_STATE_GAPS_MAX];
     uint32_t origins;
     struct cfsr_inbox_cursor cursor[CFSR_INBOX_ORIGINS_MAX];
     struct cfsr_inbox_index index; /* of the segment to go on in, so far */
 };
 
 /*
- * Scans the last segment (cursors from its first record), checks digests above the last
- * durable-below, decodes the last batch of each origin for its stamp. read_only leaves the disk as
- * it is. -CFSR_E_DAMAGED below a durable-below point, -CFSR_E_FOREIGN, -CFSR_E_MISSING_SEGMENT,
- * -errno.
+ * Scans the last segment (cursors from its first record, or from an earlier segment's when that is
+ * damaged), checks digests above the last durable-below, decodes the last batch of each origin for
+ * its stamp. read_only leaves the disk as it is. Damage in the middle is listed, and the lane goes
+ * on behind it with the cursors that stand there; only what may be a torn tail is cut. An origin
+ * whose last batch is damaged stands in front of it, and sends it again. -CFSR_E_DAMAGED: no
+ * segment has a sound record though there were some; -CFSR_E_FOREIGN, -errno.
  */
 int cfsr_inbox_recover_lane(struct cfsr_fs *fs, const struct cfsr_site *site, uint32_t lane,
                             bool read_only, struct cfsr_inbox_state *state_out);
 
 /*
- * Opens segment `sequence` of a lane ready for durable writes: recycles a free one or writes a new
- * one once in full (zeros, synced, directory synced). direct: wanted; falls back to buffered where
- * O_DIRECT is refused (*direct_out). Blocking: helper thread only. -ENOSPC …
+ * Opens segment `sequence` of a lane, above those that are begun, ready for durable writes:
+ * recycles a free one or writes a new one once in full (zeros, synced, directory synced). direct:
+ * wanted; falls back to buffered where O_DIRECT is refused (*direct_out). Blocking: helper thread
+ * only. -ENOSPC …
  */
 int cfsr_inbox_prepare_segment(struct cfsr_fs *fs, const struct cfsr_site *site, uint32_t lane,
                                uint64_t sequence, bool direct, struct cfsr_file **file_out,
@@ -138,6 +157,27 @@ void cfsr_inbox_lane_destroy(struct cfsr_inbox_lane *lane);
 uint64_t cfsr_inbox_lane_wants_segment(const struct cfsr_inbox_lane *lane);
 void cfsr_inbox_lane_give_segment(struct cfsr_inbox_lane *lane, uint64_t sequence,
                                   struct cfsr_file *file);
+/*
+ * After a failed write, with none in flight any more: what a lane made anew goes on from. Cursors
+ * and arrival number are those of the last durable record, the incarnation is the next one, and the
+ * place is the beginning of a segment that has no durable record yet: the old descriptor and
+ * whatever was on its way are given up.
+ */
+void cfsr_inbox_lane_fallback(const struct cfsr_inbox_lane *lane,
+                              struct cfsr_inbox_state *state_out);
+/* The same object made anew; its files and slots were taken before. */
+void cfsr_inbox_lane_restart(struct cfsr_inbox_lane *lane, const struct cfsr_inbox_state *state);
+/* Of a failed lane without a write in flight: the slots it still holds, one a call. False when
+ * there are no more. */
+bool cfsr_inbox_lane_take_slot(struct cfsr_inbox_lane *lane, uint32_t *slot_out);
+/*
+ * Holds the fallback against what recovery read from the disk: an origin whose durable records are
+ * not all there falls back to what is, and is sent the rest again. Returns the number of such
+ * origins.
+ */
+uint32_t cfsr_inbox_state_reconcile(struct cfsr_inbox_state *fallback,
+                                    const struct cfsr_inbox_state *recovered);
+
 /* A segment that is no longer written to and has no write in flight: close it (helper thread). NULL
  * if none. */
 struct cfsr_file *cfsr_inbox_lane_retired_file(struct cfsr_inbox_lane *lane);
@@ -176,7 +216,9 @@ uint64_t cfsr_inbox_lane_deadline_ns(
 /*
  * Result of a write (0 or -errno). Completions may come in any order; durable cursors advance in
  * prefix order. Returns the slot (through *slot_out) for reuse. A failed write fails the lane for
- * good: -CFSR_E_FAILED from then on, nothing more is acked.
+ * good: -CFSR_E_FAILED from then on, nothing more is acked; the owner restarts it from
+ * cfsr_inbox_lane_fallback(). Never retried: a page that could not be written may be called clean
+ * afterwards.
  */
 int cfsr_inbox_lane_written(struct cfsr_inbox_lane *lane, const struct cfsr_inbox_write *write,
                             int result, uint32_t *slot_out);

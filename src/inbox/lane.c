@@ -23,13 +23,11 @@
 #include "base/assert.h"
 #include "base/bytes.h"
 #include "base/fail.h"
-#include "inbox/format.h"
+#include "inbox/repair.h"
 
 #define SYNC_BYTES_DEFAULT    (1u << 20)
 #define SYNC_DELAY_NS_DEFAULT 1000000u
-/* Files known: one for each block in flight at most, the current one, the next one, and some
- * waiting to be closed. */
-#define FILES_MAX (CFSR_INBOX_WRITES_MAX + 4)
+#define FILES_MAX             CFSR_INBOX_FILES_MAX
 
 enum block_state {
     BLOCK_FREE,      /* no slot */
@@ -54,11 +52,12 @@ struct block {
     uint32_t used_bytes;
     uint32_t records_bytes; /* used before the zeros that fill it up */
     uint32_t batches;
-    uint64_t oldest_ns; /* of its first batch */
-    bool due;           /* an ACK_NOW waits for it */
-    bool barrier;       /* only when everything before it is durable */
-    bool opening;       /* nothing after it before it is durable */
-    uint64_t changed;   /* origins whose cursor moved in this block */
+    uint64_t oldest_ns;   /* of its first batch */
+    bool due;             /* an ACK_NOW waits for it */
+    bool barrier;         /* only when everything before it is durable */
+    bool opening;         /* nothing after it before it is durable */
+    uint64_t arrival_end; /* number after its last record's */
+    uint64_t changed;     /* origins whose cursor moved in this block */
     struct cfsr_inbox_cursor cursor[CFSR_INBOX_ORIGINS_MAX];
 };
 
@@ -67,13 +66,16 @@ struct cfsr_inbox_lane {
     uint32_t lane;
     struct cfsr_inbox_lane_options options;
     bool failed;
-    bool opening; /* the opening CURSORS of this start is still to be laid out */
+    bool opening;     /* the opening CURSORS of this start is still to be laid out */
+    bool cursors_due; /* the next block is CURSORS alone */
     uint64_t incarnation, arrival;
     uint64_t now_us; /* of the last batch */
 
-    uint64_t sequence;      /* of the segment being laid out */
-    uint64_t body_offset;   /* of its next block */
-    uint64_t durable_below; /* in the segment being laid out */
+    uint64_t sequence;                      /* of the segment being laid out */
+    uint64_t body_offset;                   /* of its next block */
+    uint64_t durable_below;                 /* in the segment being laid out */
+    uint64_t durable_sequence, durable_end; /* where the last durable record ends */
+    uint64_t durable_arrival;               /* number after it */
     struct cfsr_inbox_index index;
     struct lane_file file[FILES_MAX];
 
@@ -127,6 +129,29 @@ static uint32_t cursors_space(const struct cfsr_inbox_lane *lane)
                                    lane->origins * CFSR_INBOX_CURSOR_BYTES);
 }
 
+/* Everything that a state decides. */
+static void start(struct cfsr_inbox_lane *lane, const struct cfsr_inbox_state *state)
+{
+    CFSR_ASSERT(state->origins <= CFSR_INBOX_ORIGINS_MAX);
+    CFSR_ASSERT(state->body_offset % CFSR_INBOX_BLOCK_BYTES == 0);
+    lane->opening = true;
+    lane->cursors_due = lane->cursors_due || state->damaged > 0;
+    lane->incarnation = state->incarnation;
+    lane->arrival = state->arrival;
+    lane->sequence = state->sequence == 0 ? 1 : state->sequence;
+    lane->body_offset = state->body_offset;
+    lane->durable_below = state->records_end;
+    lane->durable_sequence = state->end_sequence;
+    lane->durable_end = state->end_offset;
+    lane->durable_arrival = state->arrival;
+    lane->index = state->index;
+    if (lane->index.stride == 0)
+        cfsr_inbox_index_reset(&lane->index);
+    lane->origins = state->origins;
+    memcpy(lane->staged, state->cursor, state->origins * sizeof state->cursor[0]);
+    memcpy(lane->durable, state->cursor, state->origins * sizeof state->cursor[0]);
+}
+
 int cfsr_inbox_lane_create(const struct cfsr_site *site, uint32_t lane_number,
                            const struct cfsr_inbox_state *state,
                            const struct cfsr_inbox_lane_options *options,
@@ -134,8 +159,6 @@ int cfsr_inbox_lane_create(const struct cfsr_site *site, uint32_t lane_number,
 {
     struct cfsr_inbox_lane *lane;
 
-    CFSR_ASSERT(state->origins <= CFSR_INBOX_ORIGINS_MAX);
-    CFSR_ASSERT(state->body_offset % CFSR_INBOX_BLOCK_BYTES == 0);
     lane = calloc(1, sizeof *lane);
     if (lane == NULL)
         return -ENOMEM;
@@ -147,20 +170,53 @@ int cfsr_inbox_lane_create(const struct cfsr_site *site, uint32_t lane_number,
         lane->options.sync_bytes = SYNC_BYTES_DEFAULT;
     if (lane->options.sync_delay_ns == 0)
         lane->options.sync_delay_ns = SYNC_DELAY_NS_DEFAULT;
-    lane->opening = true;
-    lane->incarnation = state->incarnation;
-    lane->arrival = state->arrival;
-    lane->sequence = state->sequence == 0 ? 1 : state->sequence;
-    lane->body_offset = state->body_offset;
-    lane->durable_below = state->records_end;
-    lane->index = state->index;
-    if (lane->index.stride == 0)
-        cfsr_inbox_index_reset(&lane->index);
-    lane->origins = state->origins;
-    memcpy(lane->staged, state->cursor, state->origins * sizeof state->cursor[0]);
-    memcpy(lane->durable, state->cursor, state->origins * sizeof state->cursor[0]);
+    start(lane, state);
     *lane_out = lane;
     return 0;
+}
+
+void cfsr_inbox_lane_restart(struct cfsr_inbox_lane *lane, const struct cfsr_inbox_state *state)
+{
+    const struct cfsr_site *site = lane->site;
+    struct cfsr_inbox_lane_options options = lane->options;
+    uint32_t number = lane->lane;
+    bool cursors_due = lane->cursors_due;
+    unsigned i;
+
+    CFSR_ASSERT(lane->failed && lane->spare_buf == NULL);
+    for (i = 0; i < FILES_MAX; i++)
+        CFSR_ASSERT(lane->file[i].file == NULL);
+    for (i = 0; i < CFSR_INBOX_WRITES_MAX; i++)
+        CFSR_ASSERT(lane->block[i].buf == NULL);
+    memset(lane, 0, sizeof *lane);
+    lane->site = site;
+    lane->lane = number;
+    lane->options = options;
+    lane->cursors_due = cursors_due;
+    start(lane, state);
+}
+
+bool cfsr_inbox_lane_take_slot(struct cfsr_inbox_lane *lane, uint32_t *slot_out)
+{
+    unsigned i;
+
+    CFSR_ASSERT(lane->failed);
+    if (lane->spare_buf != NULL) {
+        lane->spare_buf = NULL;
+        *slot_out = lane->spare_slot;
+        return true;
+    }
+    for (i = 0; i < CFSR_INBOX_WRITES_MAX; i++) {
+        struct block *block = &lane->block[i];
+
+        CFSR_ASSERT(block->state != BLOCK_IN_FLIGHT);
+        if (block->buf == NULL)
+            continue;
+        block->buf = NULL;
+        *slot_out = block->slot;
+        return true;
+    }
+    return false;
 }
 
 void cfsr_inbox_lane_destroy(struct cfsr_inbox_lane *lane)
@@ -295,6 +351,7 @@ static void close_block(struct cfsr_inbox_lane *lane, struct block *block)
     CFSR_ASSERT(block->state == BLOCK_FILLING && block->used_bytes > 0);
     memset((uint8_t *)block->buf + block->used_bytes, 0, len_bytes - block->used_bytes);
     block->records_bytes = block->used_bytes;
+    block->arrival_end = lane->arrival;
     block->used_bytes = len_bytes;
     block->state = BLOCK_READY;
     if (block->body_offset == lane->body_offset)
@@ -309,6 +366,7 @@ static void cancel_block(struct cfsr_inbox_lane *lane, struct block *block)
     lane->spare_buf = block->buf;
     lane->spare_slot = block->slot;
     block->file->blocks--;
+    block->buf = NULL;
     block->state = BLOCK_FREE;
     lane->next--;
 }
@@ -376,15 +434,40 @@ static int open_block(struct cfsr_inbox_lane *lane, uint32_t space)
         return 0;
     }
     block = begin_block(lane, lane->body_offset);
-    if (lane->opening || block->body_offset == 0)
+    if (lane->opening || lane->cursors_due || block->body_offset == 0)
         put_cursors(lane, block);
-    if (lane->opening) {
-        lane->opening = false;
+    if (lane->opening || lane->cursors_due) { /* it speaks of what is durable before it is */
         block->barrier = true;
-        block->opening = true;
+        block->opening = lane->opening;
+        lane->opening = false;
+        lane->cursors_due = false;
         close_block(lane, block);
     }
     return 0;
+}
+
+/* Nothing is added to the filling block. */
+static void end_filling(struct cfsr_inbox_lane *lane)
+{
+    struct block *block = filling_block(lane);
+
+    if (block != NULL && block->used_bytes == 0)
+        cancel_block(lane, block);
+    else if (block != NULL)
+        close_block(lane, block);
+}
+
+int cfsr_inbox_lane_put_cursors(struct cfsr_inbox_lane *lane)
+{
+    int rc = 0;
+
+    while (rc == 0 && lane->cursors_due) {
+        if (lane->failed)
+            return -CFSR_E_FAILED;
+        end_filling(lane);
+        rc = open_block(lane, cursors_space(lane));
+    }
+    return rc;
 }
 
 int cfsr_inbox_lane_room(struct cfsr_inbox_lane *lane, uint32_t frame_bytes)
@@ -392,19 +475,17 @@ int cfsr_inbox_lane_room(struct cfsr_inbox_lane *lane, uint32_t frame_bytes)
     uint32_t space = cfsr_inbox_record_space(CFSR_INBOX_LOCAL_HEADER_BYTES + frame_bytes);
 
     CFSR_ASSERT(frame_bytes >= CFSR_BATCH_PREFIX_BYTES &&
-                frame_bytes <= CFSR_INBOX_FRAME_MAX_BYTES);
+                frame_bytes <= CFSR_INBOX_FRAME_MAX_BYTES + CFSR_INBOX_REPAIR_HEADER_BYTES);
     for (;;) {
-        struct block *block = filling_block(lane);
-        int rc;
+        struct block *block;
+        int rc = cfsr_inbox_lane_put_cursors(lane);
 
-        if (lane->failed)
-            return -CFSR_E_FAILED;
+        if (rc < 0 || lane->failed)
+            return rc < 0 ? rc : -CFSR_E_FAILED;
+        block = filling_block(lane);
         if (block != NULL && fits_block(lane, block, space))
             return 0;
-        if (block != NULL && block->used_bytes == 0)
-            cancel_block(lane, block);
-        else if (block != NULL)
-            close_block(lane, block);
+        end_filling(lane);
         rc = open_block(lane, space);
         if (rc < 0)
             return rc;
@@ -466,6 +547,66 @@ void cfsr_inbox_lane_put(struct cfsr_inbox_lane *lane, const struct cfsr_batch_h
     if (block->batches++ == 0)
         block->oldest_ns = now_ns;
     lane->now_us = now_us;
+}
+
+void cfsr_inbox_lane_put_repair(struct cfsr_inbox_lane *lane, const struct cfsr_inbox_gap *gap,
+                                uint32_t part, const void *frame, uint32_t frame_bytes,
+                                uint64_t now_us, uint64_t now_ns)
+{
+    struct block *block = filling_block(lane);
+    uint32_t bytes = CFSR_INBOX_REPAIR_HEADER_BYTES + frame_bytes;
+    struct cfsr_inbox_repair repair;
+    uint8_t *payload;
+
+    CFSR_ASSERT(block != NULL && !lane->failed && gap->lane == lane->lane && part < gap->parts);
+    CFSR_ASSERT(
+        fits_block(lane, block, cfsr_inbox_record_space(CFSR_INBOX_LOCAL_HEADER_BYTES + bytes)));
+    repair = (struct cfsr_inbox_repair){
+        .sequence = gap->sequence,
+        .begin = gap->begin,
+        .end_sequence = gap->end_sequence,
+        .end = gap->end,
+        .part = part,
+        .parts = gap->parts,
+        .site_id = gap->part[part].site_id,
+        .lsn_from = gap->part[part].lsn_from,
+        .lsn_to = gap->part[part].lsn_to,
+    };
+    payload = (uint8_t *)block->buf + block->used_bytes + CFSR_INBOX_LOCAL_HEADER_BYTES;
+    cfsr_inbox_repair_store(&repair, payload);
+    memcpy(payload + CFSR_INBOX_REPAIR_HEADER_BYTES, frame, frame_bytes);
+    finish_record(lane, block, CFSR_INBOX_REPAIR, bytes, 0, now_us);
+    lane->index.repairs++;
+    if (block->batches++ == 0)
+        block->oldest_ns = now_ns;
+    lane->now_us = now_us;
+}
+
+void cfsr_inbox_lane_end(const struct cfsr_inbox_lane *lane, struct cfsr_inbox_end *end_out)
+{
+    end_out->sequence = lane->durable_sequence;
+    end_out->body_offset = lane->durable_end;
+    end_out->origins = lane->origins;
+    memcpy(end_out->cursor, lane->durable, lane->origins * sizeof lane->durable[0]);
+}
+
+void cfsr_inbox_lane_fallback(const struct cfsr_inbox_lane *lane,
+                              struct cfsr_inbox_state *state_out)
+{
+    CFSR_ASSERT(lane->failed);
+    memset(state_out, 0, sizeof *state_out);
+    /* A segment with a durable record is left as it is: what was on its way into it may land yet.
+     */
+    state_out->sequence = lane->durable_end > 0        ? lane->durable_sequence + 1
+                          : lane->durable_sequence > 0 ? lane->durable_sequence
+                                                       : 1;
+    state_out->arrival = lane->durable_arrival;
+    state_out->incarnation = lane->incarnation + 1;
+    state_out->end_sequence = lane->durable_sequence;
+    state_out->end_offset = lane->durable_end;
+    state_out->origins = lane->origins;
+    memcpy(state_out->cursor, lane->durable, lane->origins * sizeof lane->durable[0]);
+    cfsr_inbox_index_reset(&state_out->index);
 }
 
 /* The block that would be taken next may be written now as far as its predecessors are concerned.
@@ -543,8 +684,11 @@ static void advance_durable(struct cfsr_inbox_lane *lane)
             CFSR_ASSERT(block->cursor[origin].lsn >= lane->durable[origin].lsn);
             lane->durable[origin] = block->cursor[origin];
         }
-        if (block->file->sequence == lane->sequence)
-            lane->durable_below = block->body_offset + block->records_bytes;
+        lane->durable_sequence = block->file->sequence;
+        lane->durable_end = block->body_offset + block->records_bytes;
+        lane->durable_arrival = block->arrival_end;
+        if (lane->durable_sequence == lane->sequence)
+            lane->durable_below = lane->durable_end;
         block->state = BLOCK_FREE;
         lane->oldest++;
     }
@@ -565,8 +709,7 @@ int cfsr_inbox_lane_written(struct cfsr_inbox_lane *lane, const struct cfsr_inbo
     *slot_out = block->slot;
     if (result < 0 && !lane->failed) {
         lane->failed = true;
-        cfsr_fail(result,
-                  "writing inbox lane %u, segment %llu failed: %s; check the disk and restart",
+        cfsr_fail(result, "writing inbox lane %u, segment %llu failed: %s; check the disk",
                   lane->lane, (unsigned long long)block->file->sequence, cfsr_strerror(result));
     }
     if (lane->failed)
@@ -628,6 +771,11 @@ uint64_t cfsr_inbox_lane_pending_bytes(const struct cfsr_inbox_lane *lane)
     for (number = lane->oldest; number < lane->next; number++)
         bytes += lane->block[number % CFSR_INBOX_WRITES_MAX].used_bytes;
     return bytes;
+}
+
+void cfsr_inbox_lane_want_cursors(struct cfsr_inbox_lane *lane)
+{
+    lane->cursors_due = true;
 }
 
 bool cfsr_inbox_lane_failed(const struct cfsr_inbox_lane *lane)

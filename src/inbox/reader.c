@@ -22,12 +22,17 @@
 
 #define MERGE_WAIT_MS_DEFAULT 200
 #define POLL_NS               1000000u /* between two looks at a lane that had nothing new */
+/* Following, a lane that says nothing is looked at for damage after so long, then twice as long, …
+ */
+#define JUDGE_MIN_NS 1000000000ull
+#define JUDGE_MAX_NS 64000000000ull
 
 struct lane_stream {
     struct cfsr_inbox_stream stream;
     uint64_t silent_since_ns; /* nothing new since */
     uint64_t polled_ns;
-    bool ended; /* not following: read to the end */
+    uint64_t judge_at_ns, judge_wait_ns; /* following: the next look for damage; 0: not silent */
+    bool ended;                          /* not following: read to the end */
 };
 
 struct cfsr_inbox {
@@ -86,52 +91,66 @@ static uint32_t note_origin(uint64_t *origins, uint32_t count, uint64_t site_id)
     return count;
 }
 
-/* Origins of one segment's records, by their headers. begun_out: it holds a record at all. */
-static int segment_origins(struct cfsr_inbox *inbox, uint32_t lane, uint64_t sequence,
-                           uint32_t *count, bool *begun_out)
+static void note_item(struct cfsr_inbox *inbox, uint32_t lane, const struct cfsr_inbox_item *item,
+                      uint32_t *count)
 {
     struct cfsr_inbox_cursor cursor[CFSR_INBOX_ORIGINS_MAX];
-    struct cfsr_inbox_scan scan;
-    struct cfsr_inbox_item item;
+    struct cfsr_batch_header header;
     uint32_t i, cursors;
-    int rc;
 
-    *begun_out = false;
-    rc = cfsr_inbox_scan_open(inbox->fs, &inbox->site, lane, sequence, false, &scan);
-    if (rc < 0)
-        return rc;
-    while ((rc = cfsr_inbox_scan_next(&scan, false, &item)) == 1) {
-        struct cfsr_batch_header header;
-
-        *begun_out = true;
-        if (item.local.kind == CFSR_INBOX_BATCH && cfsr_inbox_item_header(&item, &header) == 0)
-            *count = note_origin(inbox->origins[lane], *count, header.site_id);
-        if (item.local.kind != CFSR_INBOX_CURSORS ||
-            cfsr_inbox_cursors_load(item.record + CFSR_INBOX_LOCAL_HEADER_BYTES,
-                                    item.local.record_bytes - CFSR_INBOX_LOCAL_HEADER_BYTES, cursor,
-                                    &cursors) < 0)
-            continue;
-        for (i = 0; i < cursors; i++)
-            *count = note_origin(inbox->origins[lane], *count, cursor[i].site_id);
-    }
-    cfsr_inbox_scan_close(&scan);
-    return rc;
+    if ((item->local.kind == CFSR_INBOX_BATCH || item->local.kind == CFSR_INBOX_REPAIR) &&
+        cfsr_inbox_item_header(item, &header) == 0)
+        *count = note_origin(inbox->origins[lane], *count, header.site_id);
+    if (item->local.kind != CFSR_INBOX_CURSORS ||
+        cfsr_inbox_cursors_load(item->record + CFSR_INBOX_LOCAL_HEADER_BYTES,
+                                item->local.record_bytes - CFSR_INBOX_LOCAL_HEADER_BYTES, cursor,
+                                &cursors) < 0)
+        return;
+    for (i = 0; i < cursors; i++)
+        *count = note_origin(inbox->origins[lane], *count, cursor[i].site_id);
 }
 
-/* Origins the lane has records of: the last segment's CURSORS name all of the earlier ones. */
+/* Origins of one segment's records, by their headers, past damaged places. 1: it has CURSORS at its
+ * beginning, which name those of all earlier segments; 0; -errno. */
+static int segment_origins(struct cfsr_inbox *inbox, uint32_t lane, uint64_t sequence,
+                           uint32_t *count)
+{
+    struct cfsr_inbox_survey survey = {.place = 1};
+    struct cfsr_inbox_scan scan;
+    struct cfsr_inbox_item item;
+    bool begun = false;
+    int rc;
+
+    rc = cfsr_inbox_scan_open(inbox->fs, &inbox->site, lane, sequence, false, &scan);
+    if (rc < 0)
+        return rc == -ENOENT ? 0 : rc;
+    while (rc == 0 && survey.place != 0) {
+        while ((rc = cfsr_inbox_scan_next(&scan, false, &item)) == 1) {
+            begun = begun || item.body_offset == 0;
+            note_item(inbox, lane, &item, count);
+        }
+        if (rc == 0)
+            rc = cfsr_inbox_scan_survey(&scan, &survey);
+        if (rc == 0 && survey.place != 0)
+            cfsr_inbox_scan_jump(&scan, survey.place, survey.arrival);
+    }
+    cfsr_inbox_scan_close(&scan);
+    return rc < 0 ? rc : begun;
+}
+
+/* Origins the lane has records of: the last sound CURSORS of a segment name those of the earlier
+ * ones. */
 static int lane_origins(struct cfsr_inbox *inbox, uint32_t lane, uint32_t *count_out)
 {
     struct cfsr_inbox_range_of_segments range;
     uint64_t sequence;
-    bool begun = false;
     int rc;
 
     *count_out = 0;
     rc = cfsr_inbox_list_segments(inbox->fs, &inbox->site, lane, &range);
-    for (sequence = range.last; rc == 0 && !begun && sequence >= range.first && sequence > 0;
-         sequence--)
-        rc = segment_origins(inbox, lane, sequence, count_out, &begun);
-    return rc;
+    for (sequence = range.last; rc == 0 && sequence >= range.first && sequence > 0; sequence--)
+        rc = segment_origins(inbox, lane, sequence, count_out);
+    return rc < 0 ? rc : 0;
 }
 
 static int add_lane(struct cfsr_inbox *inbox, const struct cfsr_inbox_options *options,
@@ -261,10 +280,27 @@ void cfsr_inbox_close(struct cfsr_inbox *inbox)
     free(inbox);
 }
 
+/* A silent lane may be damaged where it seems to end; the answer costs reading a segment's rest. */
+static bool wants_judging(struct cfsr_inbox *inbox, struct lane_stream *lane, uint64_t now_ns)
+{
+    if (!inbox->follow)
+        return true;
+    if (lane->judge_wait_ns == 0) {
+        lane->judge_wait_ns = JUDGE_MIN_NS;
+        lane->judge_at_ns = now_ns + JUDGE_MIN_NS;
+    }
+    if (now_ns < lane->judge_at_ns)
+        return false;
+    lane->judge_wait_ns = cfsr_min_u64(2 * lane->judge_wait_ns, JUDGE_MAX_NS);
+    lane->judge_at_ns = now_ns + lane->judge_wait_ns;
+    return true;
+}
+
 /* Looks for a head where there is none. */
 static int fill_stream(struct cfsr_inbox *inbox, struct lane_stream *lane)
 {
     uint64_t now_ns;
+    bool judge;
     int rc;
 
     if (lane->stream.has_head || lane->ended)
@@ -275,15 +311,16 @@ static int fill_stream(struct cfsr_inbox *inbox, struct lane_stream *lane)
         if (now_ns - lane->polled_ns < POLL_NS)
             return 0;
     }
-    rc = cfsr_inbox_stream_fill(&lane->stream);
+    judge = wants_judging(inbox, lane, now_ns);
+    rc = cfsr_inbox_stream_fill(&lane->stream, judge);
     if (rc == 0 && !inbox->follow) {
-        rc = cfsr_inbox_stream_judge_end(&lane->stream);
         lane->ended = true;
     } else if (rc == 0) {
         lane->polled_ns = now_ns;
     } else if (rc == 1) {
         lane->polled_ns = 0;
         lane->silent_since_ns = 0;
+        lane->judge_wait_ns = 0;
     }
     return rc < 0 ? rc : 0;
 }
@@ -426,30 +463,39 @@ static void fill_batch(const struct cfsr_inbox_stream *stream, const struct cfsr
     memcpy(batch_out->journal, header->journal.bytes, sizeof batch_out->journal);
 }
 
+/* Next batch of a lane without its body: 1, 0 at the end, -errno. Damaged places are passed: what
+ * they held is listed with the REPAIR records. */
+static int next_header(struct cfsr_inbox_stream *stream, struct cfsr_inbox_item *item_out,
+                       struct cfsr_batch_header *header_out)
+{
+    struct cfsr_inbox_damage damage;
+    int rc;
+
+    while ((rc = cfsr_inbox_log_step(&stream->log, false, item_out, &damage)) > 0) {
+        if (rc == CFSR_INBOX_LOG_DAMAGE ||
+            (item_out->local.kind != CFSR_INBOX_BATCH && item_out->local.kind != CFSR_INBOX_REPAIR))
+            continue;
+        rc = cfsr_inbox_item_header(item_out, header_out);
+        if (rc < 0)
+            return rc;
+        if (stream->site_id == 0 || stream->site_id == header_out->site_id)
+            return 1;
+    }
+    return rc;
+}
+
 int cfsr_inbox_next_batch(struct cfsr_inbox *inbox, struct cfsr_inbox_batch *batch_out)
 {
-    while (inbox->batch_stream < inbox->streams) {
+    for (; inbox->batch_stream < inbox->streams; inbox->batch_stream++) {
         struct cfsr_inbox_stream *stream = &inbox->stream[inbox->batch_stream].stream;
         struct cfsr_batch_header header;
         struct cfsr_inbox_item item;
         int rc;
 
-        rc = cfsr_inbox_stream_next_item(stream, &item);
+        rc = next_header(stream, &item, &header);
         if (rc < 0)
             return rc;
-        if (rc == 0) { /* the end of the lane */
-            rc = cfsr_inbox_stream_judge_end(stream);
-            if (rc < 0)
-                return rc;
-            inbox->batch_stream++;
-            continue;
-        }
-        if (item.local.kind != CFSR_INBOX_BATCH)
-            continue;
-        rc = cfsr_inbox_item_header(&item, &header);
-        if (rc < 0)
-            return rc;
-        if (stream->site_id != 0 && stream->site_id != header.site_id)
+        if (rc == 0)
             continue;
         fill_batch(stream, &item, &header, batch_out);
         return 1;
@@ -461,16 +507,9 @@ int cfsr_inbox_next_batch(struct cfsr_inbox *inbox, struct cfsr_inbox_batch *bat
 static void note_position(const struct cfsr_inbox_stream *stream,
                           struct cfsr_inbox_position *position)
 {
-    uint64_t sequence = stream->sequence, body_offset = 0, arrival = 0;
+    uint64_t sequence, body_offset, arrival;
 
-    if (stream->open && stream->has_batch) {
-        sequence = stream->batch.local.sequence;
-        body_offset = stream->batch.body_offset;
-        arrival = stream->batch.local.arrival;
-    } else if (stream->open) {
-        body_offset = stream->scan.body_offset;
-        arrival = stream->scan.arrival;
-    }
+    cfsr_inbox_stream_place(stream, &sequence, &body_offset, &arrival);
     if (sequence == 0)
         return;
     if (position->sequence != 0 &&

@@ -6,8 +6,7 @@
 
 #include <cfsrepl/inbox.h>
 
-#include "inbox/consumer.h"
-#include "inbox/scan.h"
+#include "inbox/gap.h"
 
 /* As cfsr_inbox_open(), for a loaded site; options->data_dir is not looked at. site is copied, fs
  * borrowed. */
@@ -25,11 +24,16 @@ struct cfsr_inbox_stream {
     uint64_t site_id;       /* only this origin; 0: all but those in `others` */
     const uint64_t *others; /* origins that have their own stream */
     uint32_t other_count;
+    const struct cfsr_uuid *journal; /* only this journal of theirs; NULL: all */
     bool fresh; /* begins with what is kept; else at a durable position, and a gap is an error */
     bool all_records;
-    struct cfsr_inbox_scan scan;
-    bool open;
-    uint64_t sequence;            /* to open next */
+    struct cfsr_inbox_log log;
+    struct cfsr_inbox_gap *holes; /* what is missing at a damaged place; NULL: none was met yet */
+    uint32_t hole;                /* of them, to be filled next */
+    /* The last damaged place of which nothing sound behind it says yet all that it held: CURSORS
+     * do. Sequence 0: none. */
+    uint64_t unnamed_sequence, unnamed_begin;
+    struct cfsr_inbox_repairs repairs;
     struct cfsr_inbox_item batch; /* being returned; its record pointer is dead */
     bool has_batch;
     struct cfsr_inbox_walk walk;
@@ -43,14 +47,19 @@ struct cfsr_inbox_stream {
 void cfsr_inbox_stream_close(struct cfsr_inbox_stream *stream);
 /* Goes to the lane's position: behind what was delivered, or the oldest kept. */
 int cfsr_inbox_stream_start(struct cfsr_inbox_stream *stream);
-/* Makes stream->head the next undelivered record: 1; 0 none now; -errno. */
-int cfsr_inbox_stream_fill(struct cfsr_inbox_stream *stream);
+/*
+ * Makes stream->head the next undelivered record: 1; 0 none now; -CFSR_E_DAMAGED: records are
+ * missing here and no REPAIR has them (called again it tries again); -errno. judge: at the end look
+ * whether it is one (reads the rest of the segment); else damage looks like an end.
+ */
+int cfsr_inbox_stream_fill(struct cfsr_inbox_stream *stream, bool judge);
 /* The head was returned. */
 void cfsr_inbox_stream_deliver(struct cfsr_inbox_stream *stream);
-/* Next record of any kind, in whole segments order, without decoding: 1, 0, -errno. */
-int cfsr_inbox_stream_next_item(struct cfsr_inbox_stream *stream, struct cfsr_inbox_item *item_out);
-/* At the end: 0 sound, -CFSR_E_DAMAGED if a later record says more was durable, -CFSR_E_GONE if the
- * segment was recycled. */
+/* Where to read on after what was delivered; sequence 0: the lane is empty. */
+void cfsr_inbox_stream_place(const struct cfsr_inbox_stream *stream, uint64_t *sequence_out,
+                             uint64_t *body_offset_out, uint64_t *arrival_out);
+/* At the end of the log: 0 it is one; 1 it was damage, and the log goes on behind it; -CFSR_E_GONE
+ * if the segment was recycled; -errno. */
 int cfsr_inbox_stream_judge_end(struct cfsr_inbox_stream *stream);
 
 #endif

@@ -19,12 +19,25 @@
 #define WINDOW_BYTES         (2u << 20)
 #define READ_AHEAD_MIN_BYTES 4096u
 #define READ_AHEAD_MAX_BYTES (1u << 20)
-/* Twice what can be in flight: in so much data behind a damaged place at least one record vouches
- * for it. */
-#define PROBE_BYTES (2ull * CFSR_INBOX_WRITES_MAX * CFSR_INBOX_SLOT_BYTES)
-
 _Static_assert(WINDOW_BYTES >= READ_AHEAD_MAX_BYTES + CFSR_INBOX_BLOCK_BYTES, "read-ahead fits");
 _Static_assert(WINDOW_BYTES >= CFSR_INBOX_SLOT_BYTES + CFSR_INBOX_BLOCK_BYTES, "a record fits");
+
+/* The header of a file with the right name: 0, or an error that more than damage must have caused.
+ */
+static int check_header(struct cfsr_inbox_scan *scan, const char *path)
+{
+    int rc = cfsr_file_pread(scan->file, scan->window, CFSR_INBOX_SEGMENT_HEADER_BYTES, 0);
+
+    if (rc < 0)
+        return rc;
+    if (rc < CFSR_INBOX_SEGMENT_HEADER_BYTES)
+        rc = -CFSR_E_FORMAT;
+    else
+        rc = cfsr_inbox_segment_header_load(scan->site, scan->window, scan->lane, scan->sequence,
+                                            path);
+    scan->header_damaged = rc == -CFSR_E_FORMAT || rc == -CFSR_E_CHECKSUM;
+    return scan->header_damaged ? 0 : rc;
+}
 
 int cfsr_inbox_scan_open(struct cfsr_fs *fs, const struct cfsr_site *site, uint32_t lane,
                          uint64_t sequence, bool write, struct cfsr_inbox_scan *scan_out)
@@ -41,12 +54,7 @@ int cfsr_inbox_scan_open(struct cfsr_fs *fs, const struct cfsr_site *site, uint3
     rc = cfsr_file_open(fs, path, CFSR_OPEN_READ | (write ? CFSR_OPEN_WRITE : 0u), &scan.file);
     if (rc < 0)
         goto free_window;
-    rc = cfsr_file_pread(scan.file, scan.window, CFSR_INBOX_SEGMENT_HEADER_BYTES, 0);
-    if (rc >= 0 && rc < CFSR_INBOX_SEGMENT_HEADER_BYTES)
-        rc = cfsr_fail(-CFSR_E_FORMAT, "inbox segment %s is shorter than its header: move it away",
-                       path);
-    if (rc >= 0)
-        rc = cfsr_inbox_segment_header_load(site, scan.window, lane, sequence, path);
+    rc = check_header(&scan, path);
     if (rc < 0)
         goto close_file;
     *scan_out = scan;
@@ -134,6 +142,8 @@ static bool place_is_legal(const struct cfsr_inbox_scan *scan, const struct cfsr
     uint64_t data_bytes = cfsr_inbox_data_bytes(scan->site);
     uint64_t end = item->body_offset + cfsr_inbox_record_space(item->local.record_bytes);
 
+    if (item->local.arrival == 0) /* they begin with 1 */
+        return false;
     if (item->local.kind == CFSR_INBOX_INDEX)
         return item->body_offset == data_bytes;
     if (item->body_offset == 0 && item->local.kind != CFSR_INBOX_CURSORS)
@@ -159,8 +169,8 @@ int cfsr_inbox_scan_next(struct cfsr_inbox_scan *scan, bool whole, struct cfsr_i
     int rc = 0;
 
     for (i = 0; i < 3 && !scan->complete; i++) {
-        if (i > 0 && (place[i] == place[i - 1] || scan->body_offset == 0))
-            continue; /* the first record of a segment has one place only */
+        if (i > 0 && (place[i] == place[i - 1] || scan->body_offset == 0 || scan->arrival == 0))
+            continue; /* one place only: the first record of a segment, or one asked for by place */
         rc = load_at(scan, place[i], &item);
         if (rc < 0)
             return rc;
@@ -209,53 +219,88 @@ int cfsr_inbox_scan_read_whole(struct cfsr_inbox_scan *scan, struct cfsr_inbox_i
     return 0;
 }
 
-int cfsr_inbox_scan_probe(struct cfsr_inbox_scan *scan, struct cfsr_inbox_probe *probe_out)
+/* A sound record behind the walk's end that may be a later one of this segment. */
+static bool may_follow(const struct cfsr_inbox_scan *scan, const struct cfsr_inbox_item *item)
 {
-    uint64_t place = cfsr_align_up(scan->body_offset, CFSR_INBOX_BLOCK_BYTES);
-    uint64_t limit = cfsr_min_u64(place + PROBE_BYTES, cfsr_inbox_data_bytes(scan->site));
-    struct cfsr_inbox_probe probe = {.end = scan->body_offset};
+    return place_is_legal(scan, item) &&
+           (item->local.incarnation > scan->incarnation ||
+            (item->local.incarnation == scan->incarnation && item->local.arrival >= scan->arrival));
+}
+
+/* A valid record met by the survey. */
+static void note_valid(const struct cfsr_inbox_scan *scan, const struct cfsr_inbox_item *item,
+                       struct cfsr_inbox_survey *survey)
+{
+    uint64_t claim = item->local.durable_below;
+
+    /* Nothing of an incarnation is written before the CURSORS that open it are durable: a later
+     * incarnation's record says that they were, and they stood behind the walk's end. */
+    if (item->local.incarnation > scan->incarnation &&
+        (scan->incarnation != 0 || scan->sequence == 1))
+        claim = cfsr_max_u64(claim, scan->body_offset + 1);
+    survey->durable_below = cfsr_max_u64(survey->durable_below, claim);
+    survey->end = cfsr_max_u64(survey->end, item->body_offset + item->local.record_bytes);
+    /* Numbers used again by a later incarnation: what was found before it had been cut. */
+    if (survey->place == 0 ||
+        (item->local.incarnation > survey->incarnation && item->local.arrival <= survey->arrival)) {
+        survey->place = item->body_offset;
+        survey->arrival = item->local.arrival;
+        survey->incarnation = item->local.incarnation;
+    }
+}
+
+/* The records that follow each other from a place on; the later ones of a block may claim more than
+ * its first. *end_out: of the last one. */
+static int follow(struct cfsr_inbox_scan *scan, uint64_t place, struct cfsr_inbox_survey *survey,
+                  uint64_t *end_out)
+{
     struct cfsr_inbox_item item;
     int rc;
 
+    *end_out = place;
+    while ((rc = load_at(scan, *end_out, &item)) == 1 && may_follow(scan, &item)) {
+        note_valid(scan, &item, survey);
+        *end_out += cfsr_inbox_record_space(item.local.record_bytes);
+    }
+    return rc < 0 ? rc : 0;
+}
+
+int cfsr_inbox_scan_survey(struct cfsr_inbox_scan *scan, struct cfsr_inbox_survey *survey_out)
+{
+    uint64_t data_bytes = cfsr_inbox_data_bytes(scan->site), followed = 0;
+    uint64_t place = scan->body_offset;
+    struct cfsr_inbox_survey survey = {.end = scan->body_offset};
+    struct cfsr_inbox_item item;
+    int rc = 0;
+
+    if (place == 0) /* only CURSORS may stand there, and the walk has looked */
+        place = CFSR_INBOX_BLOCK_BYTES;
     scan->window_bytes = 0;
-    while (place <= limit) {
-        rc = load_at(scan, place, &item);
+    while (!scan->complete && place <= data_bytes) {
+        if (place >= followed) {
+            rc = follow(scan, place, &survey, &followed);
+        } else { /* inside records that were followed; they may be old ones, written over in part */
+            rc = load_at(scan, place, &item);
+            if (rc == 1 && may_follow(scan, &item))
+                note_valid(scan, &item, &survey);
+        }
         if (rc < 0)
             return rc;
-        if (rc == 1 && place_is_legal(scan, &item) && item.local.incarnation >= scan->incarnation) {
-            probe.durable_below = cfsr_max_u64(probe.durable_below, item.local.durable_below);
-            probe.end = cfsr_max_u64(probe.end, place + item.local.record_bytes);
-        }
-        place += CFSR_INBOX_BLOCK_BYTES;
-        if (place > limit && limit < cfsr_inbox_data_bytes(scan->site))
-            place = limit = cfsr_inbox_data_bytes(scan->site); /* the INDEX speaks too */
+        place = cfsr_align_down(place, CFSR_INBOX_BLOCK_BYTES) + CFSR_INBOX_BLOCK_BYTES;
     }
     scan->window_bytes = 0;
     scan->read_ahead_bytes = READ_AHEAD_MIN_BYTES;
-    *probe_out = probe;
+    *survey_out = survey;
     return 0;
 }
 
-int cfsr_inbox_scan_resync(struct cfsr_inbox_scan *scan)
+void cfsr_inbox_scan_jump(struct cfsr_inbox_scan *scan, uint64_t body_offset, uint64_t arrival)
 {
-    uint64_t data_bytes = cfsr_inbox_data_bytes(scan->site);
-    uint64_t place = cfsr_align_down(scan->body_offset, CFSR_INBOX_BLOCK_BYTES);
-    struct cfsr_inbox_item item;
-    int rc;
-
+    scan->body_offset = body_offset;
+    scan->arrival = arrival;
+    scan->complete = false;
     scan->window_bytes = 0;
-    for (place += CFSR_INBOX_BLOCK_BYTES; place <= data_bytes; place += CFSR_INBOX_BLOCK_BYTES) {
-        rc = load_at(scan, place, &item);
-        if (rc < 0)
-            return rc;
-        if (rc == 0 || !place_is_legal(scan, &item) || item.local.incarnation < scan->incarnation ||
-            item.local.arrival < scan->arrival)
-            continue;
-        scan->body_offset = place;
-        scan->arrival = item.local.arrival;
-        return 1;
-    }
-    return 0;
+    scan->read_ahead_bytes = READ_AHEAD_MIN_BYTES;
 }
 
 int cfsr_inbox_decoder_init(struct cfsr_inbox_decoder *decoder)
@@ -284,21 +329,34 @@ void cfsr_inbox_decoder_fini(struct cfsr_inbox_decoder *decoder)
     decoder->raw = NULL;
 }
 
+bool cfsr_inbox_is_verdict(int rc)
+{
+    return rc == -CFSR_E_BAD_FRAME || rc == -CFSR_E_BAD_DIGEST || rc == -CFSR_E_VERSION ||
+           rc == -CFSR_E_FORMAT || rc == -CFSR_E_BAD_ORDER || rc == -CFSR_E_CODEC ||
+           rc == -CFSR_E_DECOMPRESS || rc == -CFSR_E_BOMB || rc == -CFSR_E_CHECKSUM;
+}
+
+const uint8_t *cfsr_inbox_item_prefix(const struct cfsr_inbox_item *item)
+{
+    return item->record + cfsr_inbox_prefix_offset(item->local.kind);
+}
+
 int cfsr_inbox_item_header(const struct cfsr_inbox_item *item, struct cfsr_batch_header *header_out)
 {
-    int rc = cfsr_batch_header_load(item->record + CFSR_INBOX_LOCAL_HEADER_BYTES, header_out);
+    int rc = cfsr_batch_header_load(cfsr_inbox_item_prefix(item), header_out);
 
     if (rc < 0)
         return rc;
-    if (item->local.record_bytes != CFSR_INBOX_LOCAL_HEADER_BYTES + CFSR_BATCH_PREFIX_BYTES +
-                                        header_out->extension_bytes + header_out->stored_bytes)
+    if (item->local.record_bytes != cfsr_inbox_prefix_offset(item->local.kind) +
+                                        CFSR_BATCH_PREFIX_BYTES + header_out->extension_bytes +
+                                        header_out->stored_bytes)
         return -CFSR_E_BAD_FRAME;
     return 0;
 }
 
 static const uint8_t *extension_of(const struct cfsr_inbox_item *item)
 {
-    return item->record + CFSR_INBOX_LOCAL_HEADER_BYTES + CFSR_BATCH_PREFIX_BYTES;
+    return cfsr_inbox_item_prefix(item) + CFSR_BATCH_PREFIX_BYTES;
 }
 
 int cfsr_inbox_item_check(struct cfsr_inbox_decoder *decoder, const struct cfsr_inbox_item *item,
@@ -332,6 +390,8 @@ static int check_records(const struct cfsr_site *site, const struct cfsr_batch_h
     uint32_t offset = 0, hole = 0, entries = 0;
     uint64_t lsn = header->lsn_from;
 
+    if (header->lane >= site->lanes)
+        return -CFSR_E_BAD_FRAME;
     for (;;) {
         uint64_t end = run_end(header, extension, &hole, &lsn);
         struct cfsr_scan scan = {

@@ -20,6 +20,8 @@ struct cfsr_inbox_scan {
     uint64_t arrival;     /* expected of the next record; 0: any */
     uint64_t incarnation; /* it never goes back */
     bool complete;        /* the INDEX was taken: nothing follows in this segment */
+    bool header_damaged;  /* the file's own header: records are sealed with the sequence and stand
+                             without it */
     uint8_t *window;
     uint64_t window_offset;
     uint32_t window_bytes;
@@ -34,8 +36,11 @@ struct cfsr_inbox_item {
         *record; /* local header, prefix and extension; all of it when asked for whole records */
 };
 
-/* Opens the segment file and checks its header. write: for recovery, which may zero a torn block's
- * end. */
+/*
+ * Opens the segment file and checks its header: a damaged one is noted, one of another cluster,
+ * lane, sequence or version is an error. write: for recovery, which may zero a torn block's end.
+ * -ENOENT, -CFSR_E_FOREIGN, -CFSR_E_VERSION, -errno.
+ */
 int cfsr_inbox_scan_open(struct cfsr_fs *fs, const struct cfsr_site *site, uint32_t lane,
                          uint64_t sequence, bool write, struct cfsr_inbox_scan *scan_out);
 void cfsr_inbox_scan_close(struct cfsr_inbox_scan *scan);
@@ -51,16 +56,23 @@ void cfsr_inbox_scan_step_back(struct cfsr_inbox_scan *scan, const struct cfsr_i
 /* The whole of a record found without. */
 int cfsr_inbox_scan_read_whole(struct cfsr_inbox_scan *scan, struct cfsr_inbox_item *item);
 
-/* What stands beyond the place where a walk ended. */
-struct cfsr_inbox_probe {
-    uint64_t durable_below; /* highest claim of a later valid record: above the end, the end is
-                               damage, not a torn tail */
-    uint64_t end;           /* of the last valid record beyond, or the end itself */
+/* What stands in the rest of the segment behind the place where a walk ended. */
+struct cfsr_inbox_survey {
+    uint64_t durable_below; /* highest claim of a valid record there: above the end of the walk,
+                               that end is damage, not a torn tail */
+    uint64_t end;           /* of the last valid record there, or the end of the walk itself */
+    uint64_t place;         /* where sound records go on; 0: nowhere in this segment */
+    uint64_t arrival, incarnation; /* of the record at place */
 };
-int cfsr_inbox_scan_probe(struct cfsr_inbox_scan *scan, struct cfsr_inbox_probe *probe_out);
-/* Behind a damaged place: stands at the next block that begins with a sound record, and expects it.
- * 1; 0 there is none; -errno. */
-int cfsr_inbox_scan_resync(struct cfsr_inbox_scan *scan);
+/*
+ * Looks at every block behind the walk's end, and the records that follow each other in it, to the
+ * end of the segment. Valid is a sound record of the walk's incarnation with an arrival number not
+ * below the expected one, or of a later incarnation, which is a claim by itself: that its opening
+ * CURSORS, behind the walk's end, were durable.
+ */
+int cfsr_inbox_scan_survey(struct cfsr_inbox_scan *scan, struct cfsr_inbox_survey *survey_out);
+/* Stands at a place that a survey found, and expects the record there. */
+void cfsr_inbox_scan_jump(struct cfsr_inbox_scan *scan, uint64_t body_offset, uint64_t arrival);
 
 /* Decodes batches; about 1.1 MiB. One thread. */
 struct cfsr_inbox_decoder {
@@ -86,9 +98,13 @@ struct cfsr_inbox_entry {
     struct cfsr_record_header header;
 };
 
-/* Prefix of a batch record: loads and checks it against the record's size. */
+/* Prefix of a BATCH or REPAIR record: loads and checks it against the record's size. */
 int cfsr_inbox_item_header(const struct cfsr_inbox_item *item,
                            struct cfsr_batch_header *header_out);
+/* Its bytes; the extension follows, and in a whole record the body. */
+const uint8_t *cfsr_inbox_item_prefix(const struct cfsr_inbox_item *item);
+/* An error of a record's content, as opposed to one of reading it. */
+bool cfsr_inbox_is_verdict(int rc);
 /* Checks the digest of a whole record's body. -CFSR_E_BAD_DIGEST. */
 int cfsr_inbox_item_check(struct cfsr_inbox_decoder *decoder, const struct cfsr_inbox_item *item,
                           const struct cfsr_batch_header *header);
@@ -108,11 +124,16 @@ int cfsr_inbox_walk_next(struct cfsr_inbox_walk *walk, struct cfsr_inbox_entry *
 /* The segments of a lane. */
 struct cfsr_inbox_range_of_segments {
     uint64_t first, last; /* 0, 0: none */
+    uint64_t missing;     /* of the row from first to last */
     uint64_t free_files;  /* recycled, waiting */
 };
-/* -CFSR_E_MISSING_SEGMENT, -CFSR_E_FOREIGN (a file that is not ours). */
+/* -CFSR_E_FOREIGN (a file that is not ours). */
 int cfsr_inbox_list_segments(struct cfsr_fs *fs, const struct cfsr_site *site, uint32_t lane,
                              struct cfsr_inbox_range_of_segments *range_out);
+/* Writes the header of an existing segment anew: it says nothing that the name and the site do not
+ * say. */
+int cfsr_inbox_restore_header(struct cfsr_fs *fs, const struct cfsr_site *site, uint32_t lane,
+                              uint64_t sequence);
 /* Gives up the lowest segment: it becomes a free file for prepare_segment(), or is removed when
  * recycle is false. */
 int cfsr_inbox_drop_segment(struct cfsr_fs *fs, const struct cfsr_site *site, uint32_t lane,

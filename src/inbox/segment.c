@@ -75,20 +75,9 @@ static int visit_file(void *user, const struct cfsr_dir_entry *entry)
 
 static int list_lane(struct cfsr_fs *fs, const char *lane_path, struct listing *listing)
 {
-    int rc;
-
     memset(listing, 0, sizeof *listing);
     listing->lane_path = lane_path;
-    rc = fs->ops->list(fs, lane_path, visit_file, listing);
-    if (rc < 0)
-        return rc;
-    if (listing->count > 0 && listing->last - listing->first + 1 != listing->count)
-        return cfsr_fail(-CFSR_E_MISSING_SEGMENT,
-                         "%s holds %llu segments, but %016llx to %016llx should be there: restore "
-                         "the missing ones",
-                         lane_path, (unsigned long long)listing->count,
-                         (unsigned long long)listing->first, (unsigned long long)listing->last);
-    return 0;
+    return fs->ops->list(fs, lane_path, visit_file, listing);
 }
 
 int cfsr_inbox_list_segments(struct cfsr_fs *fs, const struct cfsr_site *site, uint32_t lane,
@@ -103,6 +92,7 @@ int cfsr_inbox_list_segments(struct cfsr_fs *fs, const struct cfsr_site *site, u
         return rc;
     range_out->first = listing.first;
     range_out->last = listing.last;
+    range_out->missing = listing.count == 0 ? 0 : listing.last - listing.first + 1 - listing.count;
     range_out->free_files = listing.free_files;
     return 0;
 }
@@ -178,6 +168,17 @@ free_block:
     return rc < 0 ? rc : 0;
 }
 
+int cfsr_inbox_restore_header(struct cfsr_fs *fs, const struct cfsr_site *site, uint32_t lane,
+                              uint64_t sequence)
+{
+    char path[CFSR_INBOX_PATH_BYTES];
+    int rc;
+
+    cfsr_inbox_segment_path(site, lane, sequence, path);
+    rc = write_header(fs, site, lane, sequence, path);
+    return rc < 0 ? cfsr_fail_context(rc, "writing the header of inbox segment %s anew", path) : 0;
+}
+
 /* The file that will become the segment: a free one, or a new one. */
 static int obtain_file(struct cfsr_fs *fs, const struct cfsr_site *site, uint32_t lane,
                        uint64_t sequence, const struct listing *listing,
@@ -218,6 +219,10 @@ int cfsr_inbox_open_segment(struct cfsr_fs *fs, const struct cfsr_site *site, ui
         return rc;
     cfsr_inbox_scan_close(&scan);
     cfsr_inbox_segment_path(site, lane, sequence, path);
+    if (scan.header_damaged)
+        rc = cfsr_inbox_restore_header(fs, site, lane, sequence);
+    if (rc < 0)
+        return rc;
     rc = cfsr_file_open(fs, path, flags | (direct ? CFSR_OPEN_DIRECT : 0u), &file);
     if (rc < 0 && direct) /* a file system that refuses O_DIRECT at the open */
         rc = cfsr_file_open(fs, path, flags, &file);
@@ -251,9 +256,8 @@ int cfsr_inbox_prepare_segment(struct cfsr_fs *fs, const struct cfsr_site *site,
     rc = list_lane(fs, lane_path, &listing);
     if (rc < 0)
         return rc;
-    /* Prepared before a restart already? Else it must continue the row. */
+    /* Prepared before a restart already? (One that was lost meanwhile is a missing segment.) */
     if (listing.count == 0 || sequence > listing.last) {
-        CFSR_ASSERT(listing.count == 0 || sequence == listing.last + 1);
         rc = obtain_file(fs, site, lane, sequence, &listing, from);
         if (rc < 0)
             return rc;

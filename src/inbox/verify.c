@@ -3,9 +3,9 @@
  *
  * Thread:     a tool's or a helper's; blocking, read only.
  * Invariants: damage never ends the walk: it goes on at the next block that begins with a sound
- * record. A bad place is a torn tail only when it lies in the last segment begun and no later
- * record says that it was durable. Rejected:   one verdict for the first error only (repair needs
- * the whole list).
+ * record. A bad place is a torn tail only when nothing says that it was durable, and then the lane
+ * ends there. It is repaired when everything it cost is held by REPAIR records or by batches that
+ * were sent again. Rejected:   one verdict for the first error only (repair needs the whole list).
  */
 #include "inbox/verify.h"
 
@@ -22,33 +22,41 @@ struct verify {
     const struct cfsr_inbox_verify_options *options;
     struct cfsr_inbox_verify_report *report;
     struct cfsr_inbox_decoder decoder;
-    struct cfsr_inbox_scan scan;
-    uint64_t durable_below; /* of the segment at hand; all of it when a later one was begun */
-    uint64_t adopt; /* origins whose position is not known: at the beginning, and behind a damaged
-                       place */
-    uint32_t origins;
-    struct cfsr_inbox_cursor cursor[CFSR_INBOX_ORIGINS_MAX];
+    struct cfsr_inbox_log log;
+    struct cfsr_inbox_known known;
+    struct cfsr_inbox_repairs repairs;
+    bool repairs_loaded;
+    bool torn;            /* the walk has come to a torn tail */
+    uint64_t sequence;    /* of the last segment counted */
+    uint64_t incarnation; /* of the last record */
+    struct cfsr_inbox_gap gap;
+    /* The last damaged place that cost nothing as far as is known, until CURSORS confirm it;
+     * sequence 0: none. */
+    struct cfsr_inbox_finding unnamed;
 };
 
 static void report_finding(struct verify *v, struct cfsr_inbox_finding finding)
 {
     finding.lane = v->lane;
-    finding.sequence = v->scan.sequence;
-    finding.torn_tail = finding.body_offset >= v->durable_below;
     if (finding.torn_tail)
         v->report->torn_bytes += finding.end_offset - finding.body_offset;
-    else if (v->report->verdict == CFSR_INBOX_SOUND)
-        v->report->verdict = CFSR_INBOX_DAMAGED;
+    else if (!finding.repaired) {
+        v->report->damaged++;
+        if (v->report->verdict == CFSR_INBOX_SOUND)
+            v->report->verdict = CFSR_INBOX_DAMAGED;
+    }
     v->report->findings++;
     if (v->options->on_finding != NULL)
         v->options->on_finding(v->options->user, &finding);
 }
 
-static void report_item(struct verify *v, const struct cfsr_inbox_item *item,
-                        const struct cfsr_batch_header *header, int error)
+static struct cfsr_inbox_finding finding_of(const struct cfsr_inbox_item *item,
+                                            const struct cfsr_batch_header *header, int error)
 {
     struct cfsr_inbox_finding finding = {
+        .sequence = item->local.sequence,
         .body_offset = item->body_offset,
+        .end_sequence = item->local.sequence,
         .end_offset = item->body_offset + item->local.record_bytes,
         .arrival = item->local.arrival,
         .error = error,
@@ -59,211 +67,313 @@ static void report_item(struct verify *v, const struct cfsr_inbox_item *item,
         finding.lsn_from = header->lsn_from;
         finding.lsn_to = header->lsn_to;
     }
-    report_finding(v, finding);
+    return finding;
 }
 
-static struct cfsr_inbox_cursor *cursor_of(struct verify *v, uint64_t site_id,
-                                           const struct cfsr_uuid *journal)
+/* What a damaged place cost and what of it is still missing (v->gap): 1 it is repaired, 2 it cost
+ * nothing, 0 not; -errno. */
+static int weigh(struct verify *v, const struct cfsr_inbox_damage *damage,
+                 const struct cfsr_batch_header *batch)
 {
     uint32_t i;
+    int rc = cfsr_inbox_describe(v->fs, v->site, v->lane, damage, batch, &v->known, NULL, &v->gap);
 
-    for (i = 0; i < v->origins; i++) {
-        if (v->cursor[i].site_id == site_id && cfsr_uuid_equal(&v->cursor[i].journal, journal))
-            return &v->cursor[i];
+    if (rc < 0 || v->gap.parts == 0)
+        return rc < 0 ? rc : 2;
+    for (i = 0; i < v->gap.parts; i++) {
+        struct cfsr_inbox_delivered *known = cfsr_inbox_known_of(&v->known, v->gap.part[i].site_id,
+                                                                 &v->gap.part[i].journal);
+
+        if (known != NULL)
+            known->lsn = cfsr_max_u64(known->lsn, v->gap.part[i].lsn_to);
     }
-    if (i == CFSR_INBOX_ORIGINS_MAX)
-        return NULL;
-    v->cursor[i] = (struct cfsr_inbox_cursor){.site_id = site_id, .journal = *journal};
-    v->origins++;
-    return &v->cursor[i];
+    if (!v->repairs_loaded)
+        rc = cfsr_inbox_repairs_load(&v->repairs, v->fs, v->site, v->lane, damage->sequence);
+    v->repairs_loaded = v->repairs_loaded || rc == 0;
+    if (rc == 0)
+        rc = cfsr_inbox_repairs_cover(&v->repairs, v->fs, v->site, &v->decoder, &v->gap);
+    return rc < 0 ? rc : v->gap.parts == 0;
 }
 
-static uint64_t bit_of(const struct verify *v, const struct cfsr_inbox_cursor *cursor)
+/* A place without a sound record. */
+static int report_damage(struct verify *v, const struct cfsr_inbox_damage *damage)
 {
-    return 1ull << (cursor - v->cursor);
+    struct cfsr_inbox_finding finding = {
+        .sequence = damage->sequence,
+        .body_offset = damage->begin,
+        .end_sequence = damage->end_sequence,
+        .end_offset = damage->end,
+        .error = damage->error,
+    };
+    int rc = weigh(v, damage, NULL);
+
+    if (rc < 0)
+        return rc;
+    if (rc > 0)
+        v->unnamed = finding;
+    finding.repaired = rc > 0;
+    if (v->gap.parts > 0) {
+        finding.site_id = v->gap.part[0].site_id;
+        finding.lsn_from = v->gap.part[0].lsn_from;
+        finding.lsn_to = v->gap.part[0].lsn_to;
+    }
+    report_finding(v, finding);
+    return 0;
 }
 
-static int check_order(struct verify *v, const struct cfsr_batch_header *header)
+/* A sound record that goes on above where its origin stood. */
+static int report_jump(struct verify *v, const struct cfsr_inbox_item *item,
+                       struct cfsr_inbox_finding finding, bool *cost_nothing_out)
 {
-    struct cfsr_inbox_cursor *cursor = cursor_of(v, header->site_id, &header->journal);
-    bool gap;
+    struct cfsr_inbox_damage damage = cfsr_inbox_damage_of(item, -CFSR_E_BAD_ORDER);
+    int rc = weigh(v, &damage, NULL);
 
-    if (cursor == NULL || header->lane != v->lane)
-        return -CFSR_E_FORMAT;
-    gap = (v->adopt & bit_of(v, cursor)) == 0 && header->lsn_from > cursor->lsn;
-    v->adopt &= ~bit_of(v, cursor);
-    cursor->lsn = cfsr_max_u64(cursor->lsn, header->lsn_to);
-    return gap ? -CFSR_E_BAD_ORDER : 0;
+    *cost_nothing_out = rc == 2;
+    if (rc < 0 || rc == 2)
+        return rc < 0 ? rc : 0;
+    finding.repaired = rc == 1;
+    finding.error = -CFSR_E_BAD_ORDER;
+    report_finding(v, finding);
+    return 0;
 }
 
-static void check_batch(struct verify *v, struct cfsr_inbox_item *item)
+static bool is_whole_now(struct verify *v, const struct cfsr_inbox_item *item,
+                         const struct cfsr_batch_header *header)
 {
-    uint8_t extension[CFSR_BATCH_EXTENSION_MAX];
-    struct cfsr_batch_header header;
-    struct cfsr_inbox_walk walk;
-    const uint8_t *prefix = item->record + CFSR_INBOX_LOCAL_HEADER_BYTES;
+    struct cfsr_inbox_item again = *item;
+
+    return cfsr_inbox_scan_read_whole(&v->log.scan, &again) == 0 &&
+           cfsr_inbox_item_check(&v->decoder, &again, header) == 0;
+}
+
+/* A record whose body does not verify. */
+static int report_body(struct verify *v, const struct cfsr_inbox_item *item,
+                       const struct cfsr_batch_header *header, int error)
+{
+    struct cfsr_inbox_damage damage = cfsr_inbox_damage_of(item, error);
+    struct cfsr_inbox_finding finding = finding_of(item, header, error);
+    int rc = cfsr_inbox_log_vouched(&v->log, damage.sequence, damage.begin);
+
+    if (rc < 0)
+        return rc;
+    if (rc == 1 && error == -CFSR_E_BAD_DIGEST &&
+        is_whole_now(v, item, header)) { /* of a lane that is being written */
+        cfsr_inbox_scan_step_back(&v->log.scan, item);
+        return 0;
+    }
+    finding.torn_tail = v->torn = rc == 0;
+    if (rc == 1 && item->local.kind == CFSR_INBOX_BATCH)
+        rc = weigh(v, &damage, header);
+    if (rc < 0)
+        return rc;
+    finding.repaired = !finding.torn_tail && rc > 0; /* a REPAIR is of no use, and costs nothing */
+    report_finding(v, finding);
+    return 0;
+}
+
+static int check_tag(struct verify *v, const struct cfsr_inbox_item *item,
+                     const struct cfsr_batch_header *header)
+{
+    const uint8_t *prefix = cfsr_inbox_item_prefix(item);
     int rc;
 
-    rc = cfsr_inbox_item_header(item, &header);
-    if (rc < 0) {
-        report_item(v, item, NULL, rc);
-        return;
-    }
-    v->report->batches++;
-    v->report->stored_bytes += header.stored_bytes;
-    rc = check_order(v, &header);
-    if (rc == 0)
-        rc = cfsr_inbox_item_check(&v->decoder, item, &header);
-    if (rc == 0 && v->options->check_tag != NULL) {
-        rc = v->options->check_tag(v->options->tag_user, &header, prefix,
-                                   prefix + CFSR_BATCH_PREFIX_BYTES);
-        v->report->tags += rc == 0;
-    }
-    if (rc == 0)
-        rc = cfsr_inbox_item_decode(&v->decoder, v->site, item, &header, v->decoder.raw, extension,
-                                    &walk, NULL);
-    if (rc == 0)
-        v->report->entries += header.entry_count;
-    else
-        report_item(v, item, &header, rc);
+    if (v->options->check_tag == NULL)
+        return 0;
+    rc = v->options->check_tag(v->options->tag_user, header, prefix,
+                               prefix + CFSR_BATCH_PREFIX_BYTES);
+    v->report->tags += rc == 0;
+    return rc;
 }
 
-static void check_cursors(struct verify *v, const struct cfsr_inbox_item *item)
+static int check_body(struct verify *v, const struct cfsr_inbox_item *item,
+                      const struct cfsr_batch_header *header)
+{
+    uint8_t extension[CFSR_BATCH_EXTENSION_MAX];
+    struct cfsr_inbox_walk walk;
+    int rc = header->lane == v->lane ? cfsr_inbox_item_check(&v->decoder, item, header)
+                                     : -CFSR_E_FORMAT;
+
+    if (rc == 0)
+        rc = cfsr_inbox_item_decode(&v->decoder, v->site, item, header, v->decoder.raw, extension,
+                                    &walk, NULL);
+    return rc;
+}
+
+/* Its place in the order of its origin; the record itself is sound. */
+static int check_order(struct verify *v, const struct cfsr_inbox_item *item,
+                       const struct cfsr_batch_header *header, struct cfsr_inbox_delivered *known)
+{
+    bool cost_nothing = false;
+    int rc = 0;
+
+    if (header->lsn_from > known->lsn)
+        rc = report_jump(v, item, finding_of(item, header, 0), &cost_nothing);
+    if (!cost_nothing)
+        known->lsn = cfsr_max_u64(known->lsn, header->lsn_to);
+    return rc;
+}
+
+static int check_batch(struct verify *v, const struct cfsr_inbox_item *item)
+{
+    struct cfsr_inbox_delivered *known;
+    struct cfsr_batch_header header;
+    bool batch = item->local.kind == CFSR_INBOX_BATCH;
+    int rc = cfsr_inbox_item_header(item, &header);
+
+    if (rc < 0) {
+        report_finding(v, finding_of(item, NULL, rc));
+        return 0;
+    }
+    known = cfsr_inbox_known_find(&v->known, header.site_id, &header.journal);
+    if (known == NULL) {
+        known = cfsr_inbox_known_of(&v->known, header.site_id, &header.journal);
+        if (known == NULL)
+            return -ENOSPC;
+        known->lsn = v->known.fresh && batch ? header.lsn_from : 0;
+    }
+    rc = check_body(v, item, &header);
+    if (rc < 0)
+        return cfsr_inbox_is_verdict(rc) ? report_body(v, item, &header, rc) : rc;
+    rc = check_tag(v, item, &header);
+    if (rc < 0)
+        report_finding(v, finding_of(item, &header, rc));
+    v->report->repairs += !batch;
+    v->report->batches += batch;
+    v->report->stored_bytes += header.stored_bytes;
+    if (!batch)
+        return 0;
+    v->report->entries += header.entry_count;
+    return check_order(v, item, &header, known);
+}
+
+static int check_cursors(struct verify *v, const struct cfsr_inbox_item *item)
 {
     struct cfsr_inbox_cursor cursor[CFSR_INBOX_ORIGINS_MAX];
+    bool ahead = false, back = false, ignored;
     uint32_t i, count;
     int rc;
 
     rc = cfsr_inbox_cursors_load(item->record + CFSR_INBOX_LOCAL_HEADER_BYTES,
                                  item->local.record_bytes - CFSR_INBOX_LOCAL_HEADER_BYTES, cursor,
                                  &count);
+    if (rc < 0) {
+        report_finding(v, finding_of(item, NULL, rc));
+        return 0;
+    }
+    for (i = 0; i < count; i++) {
+        struct cfsr_inbox_delivered *known = cfsr_inbox_known_find(&v->known, cursor[i].site_id,
+                                                                   &cursor[i].journal);
+        uint64_t lsn = known == NULL ? 0 : known->lsn;
+
+        ahead = ahead || lsn < cursor[i].lsn;
+        /* Only a later incarnation may have given records up. */
+        back = back || (lsn > cursor[i].lsn && item->local.incarnation == v->incarnation);
+    }
+    if (back && !v->known.fresh)
+        report_finding(v, finding_of(item, NULL, -CFSR_E_BAD_ORDER));
+    if (ahead && !v->known.fresh)
+        rc = report_jump(v, item, finding_of(item, NULL, 0), &ignored);
     for (i = 0; rc == 0 && i < count; i++) {
-        struct cfsr_inbox_cursor *known = cursor_of(v, cursor[i].site_id, &cursor[i].journal);
+        struct cfsr_inbox_delivered *known = cfsr_inbox_known_of(&v->known, cursor[i].site_id,
+                                                                 &cursor[i].journal);
 
         if (known == NULL)
-            rc = -CFSR_E_FORMAT;
-        else if ((v->adopt & bit_of(v, known)) == 0 && known->lsn != cursor[i].lsn)
-            rc = -CFSR_E_BAD_ORDER;
-        if (known != NULL)
-            known->lsn = cursor[i].lsn;
+            return -ENOSPC;
+        known->lsn = cfsr_max_u64(known->lsn, cursor[i].lsn);
     }
-    v->adopt = 0;
-    if (rc < 0)
-        report_item(v, item, NULL, rc);
+    v->known.fresh = false;
+    v->unnamed.sequence = 0;
+    return rc;
 }
 
-static void check_index(struct verify *v, const struct cfsr_inbox_item *item)
+static int check_index(struct verify *v, const struct cfsr_inbox_item *item)
 {
     struct cfsr_inbox_cursor origins[CFSR_INBOX_ORIGINS_MAX];
     struct cfsr_inbox_index *index = malloc(sizeof *index);
     uint32_t count;
-    int rc = -ENOMEM;
-
-    if (index != NULL)
-        rc = cfsr_inbox_index_load(item->record + CFSR_INBOX_LOCAL_HEADER_BYTES,
-                                   item->local.record_bytes - CFSR_INBOX_LOCAL_HEADER_BYTES, index,
-                                   origins, &count);
-    free(index);
-    if (rc < 0)
-        report_item(v, item, NULL, rc);
-}
-
-/* How far the segment's records vouch for what is before them. */
-static int find_durable(struct verify *v, bool closed)
-{
-    struct cfsr_inbox_item item;
     int rc;
 
-    v->durable_below = closed ? v->site->segment_bytes : 0;
-    if (closed)
-        return 0;
-    do {
-        while ((rc = cfsr_inbox_scan_next(&v->scan, false, &item)) == 1)
-            v->durable_below = cfsr_max_u64(v->durable_below, item.local.durable_below);
-        if (rc == 0 && !v->scan.complete)
-            rc = cfsr_inbox_scan_resync(&v->scan);
-    } while (rc == 1);
-    v->scan.body_offset = 0;
-    v->scan.arrival = 0;
-    v->scan.incarnation = 0;
-    v->scan.complete = false;
+    if (index == NULL)
+        return -ENOMEM;
+    rc = cfsr_inbox_index_load(item->record + CFSR_INBOX_LOCAL_HEADER_BYTES,
+                               item->local.record_bytes - CFSR_INBOX_LOCAL_HEADER_BYTES, index,
+                               origins, &count);
+    free(index);
+    if (rc < 0)
+        report_finding(v, finding_of(item, NULL, rc));
+    return 0;
+}
+
+static void count_segment(struct verify *v)
+{
+    if (!v->log.open || v->log.sequence == v->sequence)
+        return;
+    v->sequence = v->log.sequence;
+    v->report->segments++;
+    if (v->log.scan.header_damaged)
+        report_finding(v, (struct cfsr_inbox_finding){.sequence = v->sequence,
+                                                      .end_sequence = v->sequence,
+                                                      .header = true,
+                                                      .error = -CFSR_E_CHECKSUM});
+}
+
+static int check_item(struct verify *v, const struct cfsr_inbox_item *item)
+{
+    int rc = 0;
+
+    count_segment(v);
+    v->report->records++;
+    switch (item->local.kind) {
+    case CFSR_INBOX_BATCH:
+    case CFSR_INBOX_REPAIR: rc = check_batch(v, item); break;
+    case CFSR_INBOX_CURSORS: rc = check_cursors(v, item); break;
+    case CFSR_INBOX_INDEX: rc = check_index(v, item); break;
+    default: break;
+    }
+    v->incarnation = item->local.incarnation;
     return rc;
 }
 
-static int walk_segment(struct verify *v, uint64_t *arrival, uint64_t *incarnation)
+/* What stands behind the end is what a crash left of blocks that were on their way. */
+static int check_end(struct verify *v)
 {
-    struct cfsr_inbox_item item;
+    struct cfsr_inbox_survey survey;
     int rc;
 
-    v->scan.arrival = *arrival;
-    v->scan.incarnation = *incarnation;
-    for (;;) {
-        uint64_t bad = v->scan.body_offset;
-
-        while ((rc = cfsr_inbox_scan_next(&v->scan, true, &item)) == 1) {
-            v->report->records++;
-            if (item.local.kind == CFSR_INBOX_BATCH)
-                check_batch(v, &item);
-            else if (item.local.kind == CFSR_INBOX_CURSORS)
-                check_cursors(v, &item);
-            else if (item.local.kind == CFSR_INBOX_INDEX)
-                check_index(v, &item);
-            bad = v->scan.body_offset;
-        }
-        *arrival = v->scan.arrival;
-        *incarnation = v->scan.incarnation;
-        if (rc < 0 || v->scan.complete)
-            return rc;
-        rc = cfsr_inbox_scan_resync(&v->scan);
-        if (rc <= 0)
-            return rc;
-        v->adopt = UINT64_MAX;
-        report_finding(v, (struct cfsr_inbox_finding){.body_offset = bad,
-                                                      .end_offset = v->scan.body_offset,
+    if (!v->log.open || v->log.scan.complete)
+        return 0;
+    rc = cfsr_inbox_scan_survey(&v->log.scan, &survey);
+    if (rc == 0 && survey.place != 0)
+        report_finding(v, (struct cfsr_inbox_finding){.sequence = v->log.sequence,
+                                                      .body_offset = v->log.scan.body_offset,
+                                                      .end_sequence = v->log.sequence,
+                                                      .end_offset = survey.end,
+                                                      .torn_tail = true,
                                                       .error = -CFSR_E_CHECKSUM});
-    }
+    return rc;
 }
 
-/* True if any record says that the segment was written to. */
-static int is_begun(struct verify *v, uint64_t sequence, bool *begun_out)
+static int walk(struct verify *v, uint64_t first)
 {
-    struct cfsr_inbox_probe probe = {0};
+    struct cfsr_inbox_damage damage;
     struct cfsr_inbox_item item;
-    struct cfsr_inbox_scan scan;
-    int rc;
-
-    rc = cfsr_inbox_scan_open(v->fs, v->site, v->lane, sequence, false, &scan);
-    if (rc < 0)
-        return rc;
-    rc = cfsr_inbox_scan_next(&scan, false, &item);
-    *begun_out = rc == 1;
-    if (rc == 0) {
-        rc = cfsr_inbox_scan_probe(&scan, &probe);
-        *begun_out = probe.durable_below > 0;
-    }
-    cfsr_inbox_scan_close(&scan);
-    return rc < 0 ? rc : 0;
-}
-
-static int verify_segments(struct verify *v, const struct cfsr_inbox_range_of_segments *range)
-{
-    uint64_t sequence, last = range->last, arrival = 0, incarnation = 0;
-    bool begun = false;
     int rc = 0;
 
-    for (; rc == 0 && last >= range->first && last > 0 && !begun; last--)
-        rc = is_begun(v, last, &begun);
-    last++; /* the loop went one below the one it found */
-    for (sequence = range->first; rc == 0 && begun && sequence <= last; sequence++) {
-        rc = cfsr_inbox_scan_open(v->fs, v->site, v->lane, sequence, false, &v->scan);
-        if (rc < 0)
+    cfsr_inbox_log_init(&v->log, v->fs, v->site, v->lane, first);
+    v->known.fresh = first > 1;
+    while (rc == 0 && !v->torn) {
+        rc = cfsr_inbox_log_step(&v->log, true, &item, &damage);
+        if (rc == 0) {
+            rc = check_end(v);
             break;
-        v->report->segments++;
-        rc = find_durable(v, sequence < last);
-        if (rc == 0)
-            rc = walk_segment(v, &arrival, &incarnation);
-        cfsr_inbox_scan_close(&v->scan);
+        }
+        if (rc == CFSR_INBOX_LOG_DAMAGE)
+            rc = report_damage(v, &damage);
+        else if (rc == CFSR_INBOX_LOG_RECORD)
+            rc = check_item(v, &item);
     }
+    if (rc == 0 && v->unnamed.sequence != 0) /* what it cost is not known: readers stop here */
+        report_finding(v, v->unnamed);
     return rc;
 }
 
@@ -283,14 +393,15 @@ int cfsr_inbox_verify_lane(struct cfsr_fs *fs, const struct cfsr_site *site, uin
     v->lane = lane;
     v->options = options;
     v->report = report;
-    v->adopt = UINT64_MAX;
     rc = cfsr_inbox_decoder_init(&v->decoder);
     if (rc == 0)
         rc = cfsr_inbox_list_segments(fs, site, lane, &range);
-    if (rc == 0)
-        rc = verify_segments(v, &range);
+    if (rc == 0 && range.last > 0)
+        rc = walk(v, range.first);
     if (rc < 0)
         report->verdict = CFSR_INBOX_UNCHECKED;
+    cfsr_inbox_log_close(&v->log);
+    cfsr_inbox_repairs_free(&v->repairs);
     cfsr_inbox_decoder_fini(&v->decoder);
     free(v);
     return rc;

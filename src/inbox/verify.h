@@ -5,7 +5,7 @@
 #ifndef CFSR_INBOX_VERIFY_H
 #define CFSR_INBOX_VERIFY_H
 
-#include "inbox/scan.h"
+#include "inbox/gap.h"
 
 enum cfsr_inbox_verdict {
     CFSR_INBOX_SOUND = 0,
@@ -20,7 +20,11 @@ struct cfsr_inbox_finding {
     uint64_t arrival;                   /* 0: not known */
     uint64_t site_id, lsn_from, lsn_to; /* of the batch, if its prefix is sound; else 0 */
     bool torn_tail; /* above everything known to be durable: what a crash leaves, not damage */
-    int error;      /* -CFSR_E_* or -errno */
+    bool repaired;  /* damaged bytes whose content REPAIR records (or batches sent again) hold */
+    bool header;    /* of the segment's own header: it costs no record */
+    uint64_t
+        end_sequence; /* the damage reaches to end_offset of this segment; usually `sequence` */
+    int error;        /* -CFSR_E_* or -errno */
 };
 
 struct cfsr_inbox_verify_options {
@@ -36,6 +40,8 @@ struct cfsr_inbox_verify_options {
 struct cfsr_inbox_verify_report {
     enum cfsr_inbox_verdict verdict;
     uint64_t segments, records, batches, tags, entries, stored_bytes, torn_bytes, findings;
+    uint64_t repairs; /* sound REPAIR records */
+    uint64_t damaged; /* findings that are neither torn nor repaired */
 };
 
 /* 0 when the lane was looked at, whatever the verdict; -errno when it could not be (verdict

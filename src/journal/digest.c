@@ -117,7 +117,7 @@ static int feed_lane(struct cfsr_lane_cursor *cursor, uint64_t to_lsn,
         return cfsr_fail(-CFSR_E_MISSING_SEGMENT,
                          "lane %" PRIu32 ": the segment of LSN %" PRIx64 " is not there",
                          cursor->lane, cursor->lsn);
-    if (rc == -CFSR_E_CHECKSUM || rc == -CFSR_E_FORMAT || rc == -CFSR_E_FOREIGN)
+    if (cfsr_segment_is_damage(rc))
         return cfsr_fail(-CFSR_E_DAMAGED, "lane %" PRIu32 ": no record begins at LSN %" PRIx64,
                          cursor->lane, cursor->lsn);
     return rc;

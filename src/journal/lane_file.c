@@ -19,6 +19,7 @@
 #include "base/assert.h"
 #include "base/bytes.h"
 #include "base/fail.h"
+#include "journal/lane_lock.h"
 #include "journal/segment.h"
 #include "journal/segment_map.h"
 
@@ -138,9 +139,9 @@ int cfsr_lane_file_resume(struct cfsr_lane_file *files, uint64_t lsn, void *bloc
                   : 0;
 }
 
-static int write_zeros(const struct cfsr_lane_file *files, struct cfsr_file *file)
+int cfsr_lane_file_write_zeros(const struct cfsr_site *site, struct cfsr_file *file)
 {
-    uint64_t total = CFSR_SEGMENT_HEADER_BYTES + files->site->segment_bytes;
+    uint64_t total = CFSR_SEGMENT_HEADER_BYTES + site->segment_bytes;
     uint8_t *zeros = calloc(1, ZERO_CHUNK_BYTES);
     int rc = zeros == NULL ? -ENOMEM : cfsr_file_allocate(file, 0, total);
 
@@ -179,7 +180,7 @@ static int make_spare_locked(struct cfsr_lane_file *files)
                         &file);
     if (rc < 0)
         return cfsr_fail(rc, "cannot create %s: %s", path, cfsr_strerror(rc));
-    rc = write_zeros(files, file);
+    rc = cfsr_lane_file_write_zeros(files->site, file);
     if (rc == 0) {
         cfsr_segment_spare_store(files->site, files->lane, block);
         rc = write_header(file, block);
@@ -270,11 +271,15 @@ int cfsr_lane_file_write(struct cfsr_lane_file *files, const struct cfsr_group_s
 int cfsr_lane_file_recycle(struct cfsr_lane_file *files, uint64_t first_lsn, bool *reused_out)
 {
     char spare[CFSR_LANE_PATH_BYTES], path[CFSR_LANE_PATH_BYTES];
+    struct cfsr_file *repair;
     bool reuse;
     int rc;
 
     spare_path(files, spare, sizeof spare);
     cfsr_segment_path(files->site, files->lane, first_lsn, path, sizeof path);
+    rc = cfsr_lane_repair_lock(files->fs, files->site, files->lane, &repair);
+    if (rc < 0)
+        return rc;
     pthread_mutex_lock(&files->spare_mutex);
     reuse = !atomic_load(&files->spare_ready) && check_spare(files, path);
     rc = reuse ? files->fs->ops->rename(files->fs, path, spare)
@@ -284,6 +289,7 @@ int cfsr_lane_file_recycle(struct cfsr_lane_file *files, uint64_t first_lsn, boo
     if (rc == 0 && reuse)
         atomic_store(&files->spare_ready, true);
     pthread_mutex_unlock(&files->spare_mutex);
+    cfsr_file_close(repair);
     if (rc == 0)
         *reused_out = reuse;
     return rc < 0 ? cfsr_fail_context(rc, "cannot recycle %s", path) : 0;

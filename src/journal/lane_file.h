@@ -47,7 +47,10 @@ int cfsr_lane_file_rotate(struct cfsr_lane_file *files, uint64_t first_lsn, uint
                           bool *stalled_out);
 /* Writes a span and makes it durable. */
 int cfsr_lane_file_write(struct cfsr_lane_file *files, const struct cfsr_group_span *span);
-/* The segment of first_lsn, below the floor, becomes the spare or is removed. */
+/* The segment of first_lsn, below the floor, becomes the spare or is removed. -CFSR_E_LOCKED: a
+ * repair writes into the lane, try again later. */
 int cfsr_lane_file_recycle(struct cfsr_lane_file *files, uint64_t first_lsn, bool *reused_out);
+/* A whole file of a segment's size, zeros, synced: every block allocated and written once. */
+int cfsr_lane_file_write_zeros(const struct cfsr_site *site, struct cfsr_file *file);
 
 #endif

@@ -141,8 +141,7 @@ static int explain(struct cfsr_reader *reader, int rc)
         return cfsr_fail(-CFSR_E_MISSING_SEGMENT,
                          "lane %" PRIu32 ": segment %016" PRIx64 ".seg is missing", reader->lane,
                          cfsr_segment_first_lsn(&reader->site, reader->position));
-    if (rc == -CFSR_E_CHECKSUM || rc == -CFSR_E_FORMAT || rc == -CFSR_E_FOREIGN ||
-        rc == -CFSR_E_BAD_ORDER)
+    if (rc != -CFSR_E_VERSION && cfsr_segment_is_damage(rc)) /* that one is of a newer program */
         return cfsr_fail(-CFSR_E_DAMAGED,
                          "lane %" PRIu32 ": no record begins at LSN %" PRIx64 " (%s): run "
                          "\"cfs-repl journal verify\"",

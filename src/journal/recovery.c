@@ -24,6 +24,7 @@
 #include "base/bytes.h"
 #include "base/fail.h"
 #include "journal/group.h"
+#include "journal/lane_lock.h"
 #include "journal/segment.h"
 #include "journal/segment_map.h"
 #include "journal/status_page.h"
@@ -45,32 +46,26 @@ struct recovery {
     struct cfsr_lane_cursor cursor;
     struct cfsr_lane_state state;
     int damage; /* 0, or why the record at state.end_lsn is not one */
+    bool read_only;
+    uint64_t limit_lsn; /* nothing at or above it is looked at */
 };
-
-int cfsr_journal_lock_lane(struct cfsr_fs *fs, const struct cfsr_site *site, uint32_t lane,
-                           struct cfsr_file **lock_out)
-{
-    char path[CFSR_LANE_PATH_BYTES];
-    struct cfsr_file *file;
-    int rc;
-
-    (void)snprintf(path, sizeof path, "%s/journal/%02" PRIu32 "/lock", site->data_dir, lane);
-    rc = cfsr_file_open(fs, path, CFSR_OPEN_READ | CFSR_OPEN_WRITE | CFSR_OPEN_CREATE, &file);
-    if (rc < 0)
-        return cfsr_fail(rc, "cannot open the lane lock %s: %s", path, cfsr_strerror(rc));
-    rc = cfsr_file_lock(file);
-    if (rc < 0) {
-        cfsr_file_close(file);
-        return cfsr_fail(rc, "%s is locked: another process writes this journal", path);
-    }
-    *lock_out = file;
-    return 0;
-}
 
 void cfsr_lane_state_fini(struct cfsr_lane_state *state)
 {
     free(state->next_seq);
     state->next_seq = NULL;
+}
+
+/* Seqs count from 1 without a gap, so that SHARDS knows how many entries lie below it. A MARK says
+ * so too, but a crash may have torn the first one of a segment. */
+static uint64_t count_below(const uint8_t *shards)
+{
+    uint32_t count = cfsr_load_le32(shards + 8);
+    uint64_t entries = 0;
+
+    for (uint32_t i = 0; i < count; i++)
+        entries += cfsr_load_le64(shards + CFSR_SHARDS_PAYLOAD_FIXED + 8ull * i) - 1;
+    return entries;
 }
 
 /* Counts entries and incarnation from the run the cursor has just checked. */
@@ -87,6 +82,8 @@ static void read_marks(struct recovery *r)
         r->state.clean = false;
         if (cfsr_record_is_entry(header.op)) {
             r->state.entries++;
+        } else if (header.op == CFSR_RECORD_SHARDS) {
+            r->state.entries = count_below(payload);
         } else if (header.op == CFSR_RECORD_MARK) {
             r->state.incarnation = cfsr_max_u64(r->state.incarnation, cfsr_load_le64(payload));
             r->state.entries = cfsr_load_le64(payload + 16);
@@ -103,7 +100,7 @@ static void read_marks(struct recovery *r)
  * record has no valid CRC. */
 static int refuse(const struct recovery *r, uint64_t first_lsn, int rc)
 {
-    static const char advice[] = "restore the segment from a copy or refill it from a peer";
+    static const char advice[] = "run \"cfs-repl journal verify --repair\": a peer refills it";
 
     if (rc == -ENOENT)
         return cfsr_fail(-CFSR_E_MISSING_SEGMENT,
@@ -111,7 +108,7 @@ static int refuse(const struct recovery *r, uint64_t first_lsn, int rc)
                          first_lsn, advice);
     if (r->cursor.file == NULL && (rc == -CFSR_E_CHECKSUM || rc == -CFSR_E_FORMAT))
         return cfsr_fail(-CFSR_E_DAMAGED,
-                         "lane %" PRIu32 ": the header of segment %016" PRIx64
+                         "lane %" PRIu32 ": the header or length of segment %016" PRIx64
                          ".seg is damaged: %s",
                          r->lane, first_lsn, advice);
     if (r->cursor.file != NULL && (rc == -CFSR_E_FOREIGN || rc == -CFSR_E_BAD_ORDER))
@@ -125,7 +122,7 @@ static int refuse(const struct recovery *r, uint64_t first_lsn, int rc)
  */
 static int scan_segment(struct recovery *r, uint64_t first_lsn)
 {
-    uint64_t boundary = first_lsn + r->site->segment_bytes;
+    uint64_t boundary = cfsr_min_u64(first_lsn + r->site->segment_bytes, r->limit_lsn);
     bool found = false;
     int rc;
 
@@ -180,21 +177,21 @@ static int search_marks(struct recovery *r, uint64_t from_lsn, uint64_t damaged_
 {
     uint64_t first = cfsr_segment_first_lsn(r->site, from_lsn), lsn = cfsr_align_down(from_lsn, 8);
     uint64_t boundary = first + r->site->segment_bytes;
-    char path[CFSR_LANE_PATH_BYTES];
-    struct cfsr_file *file;
-    int rc;
+    struct cfsr_lane_cursor probe = {.fs = r->fs,
+                                     .site = r->site,
+                                     .lane = r->lane,
+                                     .buffer = r->cursor.buffer,
+                                     .disk = r->cursor.disk,
+                                     .headless = true};
+    int rc = 0;
 
     if (r->state.clean)
         boundary = cfsr_min_u64(boundary, lsn + CLEAN_SEARCH_BYTES);
-    cfsr_segment_path(r->site, r->lane, first, path, sizeof path);
-    rc = cfsr_file_open(r->fs, path, CFSR_OPEN_READ, &file);
-    if (rc < 0)
-        return cfsr_fail(rc, "cannot open %s: %s", path, cfsr_strerror(rc));
     while (lsn < boundary) {
-        uint8_t *data = r->cursor.buffer;
-        uint64_t want = cfsr_min_u64(CFSR_LANE_CURSOR_BYTES, boundary - lsn), at, step;
+        uint64_t want = cfsr_min_u64(CFSR_LANE_CURSOR_BYTES, boundary - lsn), at;
+        const uint8_t *data;
 
-        rc = cfsr_file_pread(file, data, (uint32_t)want, cfsr_segment_file_offset(r->site, lsn));
+        rc = cfsr_lane_cursor_peek(&probe, lsn, (uint32_t)want, &data);
         if (rc <= 0)
             break;
         for (at = (uint64_t)rc; at > 0 && data[at - 1] == 0; at--)
@@ -205,16 +202,15 @@ static int search_marks(struct recovery *r, uint64_t from_lsn, uint64_t damaged_
             if (!mark_covers(r, data + at, (size_t)rc - at, lsn + at, damaged_lsn))
                 continue;
             *mark_lsn_out = lsn + at;
-            cfsr_file_close(file);
+            cfsr_lane_cursor_seek(&probe, lsn);
             return 1;
         }
-        step = lsn + want == boundary ? want : want - cfsr_align_up(MARK_BYTES_MAX, 8);
         if ((uint64_t)rc < want)
             break; /* shorter than it should be: nothing further to find */
-        lsn += step;
+        lsn += lsn + want == boundary ? want : want - cfsr_align_up(MARK_BYTES_MAX, 8);
     }
-    cfsr_file_close(file);
-    return rc < 0 ? cfsr_fail(rc, "cannot read %s: %s", path, cfsr_strerror(rc)) : 0;
+    cfsr_lane_cursor_seek(&probe, lsn);
+    return rc < 0 ? rc : 0;
 }
 
 /* Rot or a torn tail? 0: a tail, with cut_lsn and cut_bytes set; -CFSR_E_DAMAGED: rot. */
@@ -230,12 +226,12 @@ static int judge_tail(struct recovery *r)
         if (rc < 0)
             return rc;
         if (rc == 1)
-            return cfsr_fail(
-                -CFSR_E_DAMAGED,
-                "lane %" PRIu32 ", segment %016" PRIx64 ".seg: damaged at LSN %" PRIx64
-                ", below the commit point (the MARK at %" PRIx64
-                " proves it was durable): restore the segment from a copy or refill it from a peer",
-                r->lane, cfsr_segment_first_lsn(r->site, damaged), damaged, mark_lsn);
+            return cfsr_fail(-CFSR_E_DAMAGED,
+                             "lane %" PRIu32 ", segment %016" PRIx64 ".seg: damaged at LSN %" PRIx64
+                             ", below the commit point (the MARK at %" PRIx64
+                             " proves it was durable): run \"cfs-repl journal verify --repair\": a "
+                             "peer refills it",
+                             r->lane, cfsr_segment_first_lsn(r->site, damaged), damaged, mark_lsn);
     }
     r->state.cut_lsn = damaged;
     r->state.cut_bytes = last_byte - damaged;
@@ -246,7 +242,7 @@ int cfsr_journal_search_cover(struct cfsr_fs *fs, const struct cfsr_site *site, 
                               uint64_t damaged_lsn, uint64_t last_segment_lsn,
                               uint64_t *mark_lsn_out, uint64_t *last_byte_lsn_out)
 {
-    struct recovery r = {.fs = fs, .site = site, .lane = lane};
+    struct recovery r = {.fs = fs, .site = site, .lane = lane, .limit_lsn = CFSR_LSN_UNKNOWN};
     uint64_t from = damaged_lsn;
     int rc = cfsr_lane_cursor_init(&r.cursor, fs, site, lane, 0);
 
@@ -273,8 +269,7 @@ static int seal_segment(struct recovery *r, uint64_t lsn)
     if (lsn == first) {
         len = cfsr_group_put_shards(bytes, r->site, r->lane, lsn, r->state.max_timestamp_us,
                                     r->state.next_seq);
-        /* The next recovery may find nothing but this segment: it must know how many entries lie
-         * below. */
+        /* Whoever reads nothing but this segment must know incarnation and count. */
         len += cfsr_group_put_mark(bytes + len, r->site, r->lane, lsn + len, &r->state);
         pad_lsn += len;
     }
@@ -315,6 +310,16 @@ static int sync_segment(struct recovery *r, uint64_t first_lsn)
     return rc < 0 ? cfsr_fail(rc, "cannot sync %s: %s", path, cfsr_strerror(rc)) : 0;
 }
 
+/* A segment whose name was not durable yet would vanish in a power cut, after others were told what
+ * it holds. */
+static int sync_names(struct recovery *r)
+{
+    char path[CFSR_LANE_PATH_BYTES];
+    int rc = r->fs->ops->sync_dir(r->fs, cfsr_lane_directory(r->site, r->lane, path, sizeof path));
+
+    return rc < 0 ? cfsr_fail(rc, "cannot sync directory %s: %s", path, cfsr_strerror(rc)) : 0;
+}
+
 static int cut_tail(struct recovery *r)
 {
     uint64_t last_segment = r->map.lsns[r->map.count - 1];
@@ -339,7 +344,8 @@ static int find_end(struct recovery *r)
         if (r->state.first_lsn != 0)
             return cfsr_fail(-CFSR_E_DAMAGED,
                              "lane %" PRIu32 ": no segment holds a valid record, the first is "
-                             "%016" PRIx64 ".seg: restore from a copy or refill from a peer",
+                             "%016" PRIx64
+                             ".seg: run \"cfs-repl journal verify --repair\": a peer refills it",
                              r->lane, r->state.first_lsn);
         for (uint32_t shard = 0; shard < r->shard_count; shard++)
             r->state.next_seq[shard] = 1;
@@ -352,7 +358,7 @@ static int find_end(struct recovery *r)
     return 0;
 }
 
-static int recover(struct recovery *r, bool read_only)
+static int recover(struct recovery *r)
 {
     int rc = cfsr_segment_map_load(r->fs, r->site, r->lane, &r->map);
 
@@ -378,7 +384,7 @@ static int recover(struct recovery *r, bool read_only)
         if (rc < 0)
             return rc;
     }
-    if (r->state.clean || read_only) {
+    if (r->state.clean || r->read_only) {
         r->state.cut_lsn = CFSR_LSN_UNKNOWN;
         r->state.cut_bytes = 0;
         if (!r->state.clean)
@@ -388,16 +394,104 @@ static int recover(struct recovery *r, bool read_only)
     for (uint32_t i = r->map.count;
          rc == 0 && i > 0 && r->map.lsns[i - 1] + r->site->segment_bytes >= r->state.end_lsn; i--)
         rc = sync_segment(r, r->map.lsns[i - 1]);
+    if (rc == 0)
+        rc = sync_names(r);
     if (rc == 0 && r->damage != 0)
         rc = cut_tail(r);
     r->state.incarnation++;
     return rc;
 }
 
+/*
+ * After a failed write or sync: everything at or above the commit is given up, whatever can be read
+ * there now, because what can be read may be in memory only.
+ */
+static int recut(struct recovery *r)
+{
+    uint64_t durable = r->limit_lsn, first;
+    int rc = cfsr_segment_map_load(r->fs, r->site, r->lane, &r->map);
+
+    if (rc == 0)
+        rc = cfsr_segment_map_check(&r->map, r->lane, NULL);
+    if (rc < 0)
+        return rc;
+    for (uint32_t shard = 0; shard < r->shard_count; shard++)
+        r->state.next_seq[shard] = 1;
+    r->state.first_lsn = r->map.count > 0 ? r->map.lsns[0] : 0;
+    if (durable > 0) {
+        first = cfsr_segment_first_lsn(r->site, durable - 1);
+        rc = scan_segment(r, first);
+        if (rc >= 0 && r->state.end_lsn != durable)
+            rc = cfsr_fail(-CFSR_E_DAMAGED,
+                           "lane %" PRIu32 ", segment %016" PRIx64 ".seg: damaged at LSN %" PRIx64
+                           ", below the commit: run \"cfs-repl journal verify --repair\"",
+                           r->lane, first, r->state.end_lsn);
+        if (rc < 0)
+            return rc;
+    }
+    r->limit_lsn = CFSR_LSN_UNKNOWN;
+    r->state.cut_lsn = durable;
+    rc = sync_names(r);
+    if (rc == 0 && r->map.count > 0 &&
+        r->map.lsns[r->map.count - 1] + r->site->segment_bytes > durable)
+        rc = cut_tail(r);
+    if (rc == 0 && durable % r->site->segment_bytes != 0) { /* as the disk has it now */
+        uint64_t end_lsn = r->state.end_lsn;
+
+        rc = scan_segment(r, cfsr_segment_first_lsn(r->site, durable));
+        if (rc >= 0 && r->damage != 0)
+            rc = cfsr_fail(-CFSR_E_DAMAGED,
+                           "lane %" PRIu32 ": LSN %" PRIx64
+                           " reads back otherwise than it was written: replace the disk",
+                           r->lane, r->state.end_lsn);
+        rc = rc < 0 ? rc : 0;
+        r->state.end_lsn = end_lsn;
+    }
+    r->state.clean = false;
+    r->state.incarnation++;
+    return rc;
+}
+
+static int run(struct recovery *r, int (*work)(struct recovery *r),
+               struct cfsr_lane_state *state_out)
+{
+    int rc;
+
+    r->shard_count = (r->site->shards + r->site->lanes - 1) / r->site->lanes;
+    r->state.next_seq = calloc(r->shard_count, sizeof *r->state.next_seq);
+    r->state.cut_lsn = CFSR_LSN_UNKNOWN;
+    r->state.last.lsn = CFSR_LSN_UNKNOWN;
+    rc = r->state.next_seq == NULL ? -ENOMEM
+                                   : cfsr_lane_cursor_init(&r->cursor, r->fs, r->site, r->lane, 0);
+    r->cursor.disk = !r->read_only;
+    if (rc == 0)
+        rc = work(r);
+    cfsr_lane_cursor_fini(&r->cursor);
+    cfsr_segment_map_fini(&r->map);
+    if (rc == 0)
+        *state_out = r->state;
+    else
+        cfsr_lane_state_fini(&r->state);
+    return rc;
+}
+
+int cfsr_journal_recut_lane(struct cfsr_fs *fs, const struct cfsr_site *site, uint32_t lane,
+                            uint64_t committed_lsn, struct cfsr_lane_state *state_out)
+{
+    struct recovery r = {.fs = fs, .site = site, .lane = lane, .limit_lsn = committed_lsn};
+
+    CFSR_ASSERT(lane < site->lanes && committed_lsn != CFSR_LSN_UNKNOWN);
+    return run(&r, recut, state_out);
+}
+
 int cfsr_journal_recover_lane(struct cfsr_fs *fs, const struct cfsr_site *site, uint32_t lane,
                               bool read_only, bool lock_held, struct cfsr_lane_state *state_out)
 {
-    struct recovery r = {.fs = fs, .site = site, .lane = lane};
+    struct recovery r = {.fs = fs,
+                         .site = site,
+                         .lane = lane,
+                         .limit_lsn = CFSR_LSN_UNKNOWN,
+                         .read_only = read_only};
     struct cfsr_file *lock = NULL;
     int rc;
 
@@ -407,19 +501,7 @@ int cfsr_journal_recover_lane(struct cfsr_fs *fs, const struct cfsr_site *site, 
         if (rc < 0)
             return rc;
     }
-    r.shard_count = (site->shards + site->lanes - 1) / site->lanes;
-    r.state.next_seq = calloc(r.shard_count, sizeof *r.state.next_seq);
-    r.state.cut_lsn = CFSR_LSN_UNKNOWN;
-    r.state.last.lsn = CFSR_LSN_UNKNOWN;
-    rc = r.state.next_seq == NULL ? -ENOMEM : cfsr_lane_cursor_init(&r.cursor, fs, site, lane, 0);
-    if (rc == 0)
-        rc = recover(&r, read_only);
-    cfsr_lane_cursor_fini(&r.cursor);
-    cfsr_segment_map_fini(&r.map);
-    if (rc == 0)
-        *state_out = r.state;
-    else
-        cfsr_lane_state_fini(&r.state);
+    rc = run(&r, recover, state_out);
     if (lock != NULL)
         cfsr_file_close(lock);
     return rc;

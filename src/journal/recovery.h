@@ -13,6 +13,7 @@
 #include <stdint.h>
 
 #include "core/file.h"
+#include "journal/lane_lock.h"
 #include "journal/record.h"
 #include "journal/site.h"
 
@@ -41,6 +42,16 @@ int cfsr_journal_recover_lane(struct cfsr_fs *fs, const struct cfsr_site *site, 
 void cfsr_lane_state_fini(struct cfsr_lane_state *state);
 
 /*
+ * Recovery of a running writer whose write or sync failed: re-reads the last segment from the disk
+ * itself (not the page cache) up to committed_lsn, cuts there, whatever stands behind, and reads
+ * that back too. Appending resumes at the next segment boundary with a new incarnation. The lane
+ * lock is held, and no descriptor of the failed one is used. -CFSR_E_DAMAGED: something below the
+ * commit is not there any more; -errno: the disk still fails.
+ */
+int cfsr_journal_recut_lane(struct cfsr_fs *fs, const struct cfsr_site *site, uint32_t lane,
+                            uint64_t committed_lsn, struct cfsr_lane_state *state_out);
+
+/*
  * The proof of rot: looks from damaged_lsn to the end of the segment last_segment_lsn for a MARK
  * whose committed LSN is above damaged_lsn. 1: *mark_lsn_out; 0: none; -errno. *last_byte_lsn_out:
  * behind the last byte seen that is not zero.
@@ -48,9 +59,5 @@ void cfsr_lane_state_fini(struct cfsr_lane_state *state);
 int cfsr_journal_search_cover(struct cfsr_fs *fs, const struct cfsr_site *site, uint32_t lane,
                               uint64_t damaged_lsn, uint64_t last_segment_lsn,
                               uint64_t *mark_lsn_out, uint64_t *last_byte_lsn_out);
-
-/* Lane lock: DATA/journal/<lane>/lock. Held by a writer, or by recovery. */
-int cfsr_journal_lock_lane(struct cfsr_fs *fs, const struct cfsr_site *site, uint32_t lane,
-                           struct cfsr_file **lock_out);
 
 #endif

@@ -22,6 +22,9 @@
 _Static_assert(CFSR_LANE_CURSOR_BYTES >= CFSR_RECORD_MAX_BYTES,
                "a record fits the cursor's buffer");
 
+/* Alignment that every disk takes; the unit in which an unreadable place is passed over. */
+#define BLOCK_BYTES 4096u
+
 char *cfsr_lane_directory(const struct cfsr_site *site, uint32_t lane, char *path_out,
                           size_t len_bytes)
 {
@@ -47,7 +50,8 @@ static int visit(void *user, const struct cfsr_dir_entry *entry)
     struct cfsr_segment_map *map = user;
     uint64_t lsn;
 
-    if (strcmp(entry->name, "lock") == 0 || strncmp(entry->name, "spare.", 6) == 0)
+    if (strcmp(entry->name, "lock") == 0 || strcmp(entry->name, "repair.lock") == 0 ||
+        strncmp(entry->name, "spare.", 6) == 0)
         return 0;
     if (!parse_name(entry->name, &lsn) || entry->is_directory || lsn % map->segment_bytes != 0) {
         map->foreign_count++;
@@ -108,20 +112,34 @@ int cfsr_segment_map_check(const struct cfsr_segment_map *map, uint32_t lane, ui
             *gap_lsn_out = expected;
         return cfsr_fail(-CFSR_E_MISSING_SEGMENT,
                          "lane %" PRIu32 ": segment %016" PRIx64
-                         ".seg is missing: restore it from a "
-                         "copy, or refill it from a peer",
+                         ".seg is missing: run \"cfs-repl journal verify --repair\": a peer "
+                         "refills it",
                          lane, expected);
     }
     return 0;
 }
 
+bool cfsr_segment_is_damage(int rc)
+{
+    static const int kinds[] = {CFSR_E_CHECKSUM, CFSR_E_FORMAT, CFSR_E_FOREIGN, CFSR_E_BAD_ORDER,
+                                CFSR_E_VERSION};
+
+    for (unsigned i = 0; i < CFSR_ARRAY_LEN(kinds); i++)
+        if (rc == -kinds[i])
+            return true;
+    return false;
+}
+
 int cfsr_lane_cursor_init(struct cfsr_lane_cursor *cursor, struct cfsr_fs *fs,
                           const struct cfsr_site *site, uint32_t lane, uint64_t lsn)
 {
+    void *buffer = NULL;
+
     *cursor = (struct cfsr_lane_cursor){.fs = fs, .site = site, .lane = lane, .lsn = lsn};
-    cursor->buffer = malloc(CFSR_LANE_CURSOR_BYTES);
-    if (cursor->buffer == NULL)
+    /* A block more on either side, and aligned: for reads from the disk itself. */
+    if (posix_memalign(&buffer, BLOCK_BYTES, CFSR_LANE_CURSOR_BYTES + 2 * BLOCK_BYTES) != 0)
         return -ENOMEM;
+    cursor->buffer = buffer;
     cursor->scan = (struct cfsr_scan){
         .data = cursor->buffer,
         .segment_bytes = site->segment_bytes,
@@ -149,6 +167,20 @@ void cfsr_lane_cursor_fini(struct cfsr_lane_cursor *cursor)
     cursor->buffer = NULL;
 }
 
+/* A segment has its full length before it has its name: a shorter one was cut from outside. */
+static int check_length(struct cfsr_lane_cursor *cursor)
+{
+    uint64_t whole = CFSR_SEGMENT_HEADER_BYTES + cursor->site->segment_bytes, size = 0;
+    int rc = cfsr_file_size(cursor->file, &size);
+
+    if (rc < 0)
+        return cfsr_fail(rc, "cannot tell the length: %s", cfsr_strerror(rc));
+    return size < whole
+               ? cfsr_fail(-CFSR_E_FORMAT, "the file has %" PRIu64 " bytes, a segment has %" PRIu64,
+                           size, whole)
+               : 0;
+}
+
 static int open_segment(struct cfsr_lane_cursor *cursor)
 {
     uint64_t first = cfsr_segment_first_lsn(cursor->site, cursor->lsn);
@@ -160,21 +192,76 @@ static int open_segment(struct cfsr_lane_cursor *cursor)
         return 0;
     cfsr_lane_cursor_seek(cursor, cursor->lsn);
     cfsr_segment_path(cursor->site, cursor->lane, first, path, sizeof path);
-    rc = cfsr_file_open(cursor->fs, path, CFSR_OPEN_READ, &cursor->file);
+    rc = cfsr_file_open(cursor->fs, path, CFSR_OPEN_READ | (cursor->disk ? CFSR_OPEN_DIRECT : 0u),
+                        &cursor->file);
     if (rc < 0)
         return rc == -ENOENT ? rc : cfsr_fail(rc, "cannot open %s: %s", path, cfsr_strerror(rc));
-    rc = cfsr_file_pread(cursor->file, cursor->buffer, CFSR_SEGMENT_HEADER_BYTES, 0);
-    if (rc >= 0 && rc < CFSR_SEGMENT_HEADER_BYTES)
-        rc = cfsr_fail(-CFSR_E_FORMAT, "the file is shorter than a segment header");
+    cursor->file_lsn = first;
+    cursor->file_incarnation = 0;
+    if (cursor->headless)
+        return 0;
+    rc = check_length(cursor);
+    if (rc == 0) {
+        rc = cfsr_file_pread(cursor->file, cursor->buffer, CFSR_SEGMENT_HEADER_BYTES, 0);
+        if (rc == -EIO && cursor->tolerant)
+            rc = cfsr_fail(-CFSR_E_CHECKSUM, "the segment header cannot be read");
+        if (rc >= 0 && rc < CFSR_SEGMENT_HEADER_BYTES)
+            rc = cfsr_fail(-CFSR_E_FORMAT, "the file is shorter than a segment header");
+    }
     if (rc >= 0)
         rc = cfsr_segment_header_load(cursor->site, cursor->buffer, cursor->lane, first, &header);
     if (rc < 0) {
         cfsr_lane_cursor_seek(cursor, cursor->lsn);
         return cfsr_fail_context(rc, "%s", path);
     }
-    cursor->file_lsn = first;
     cursor->file_incarnation = header.incarnation;
     return 0;
+}
+
+/* Block after block, zeros in place of those that the disk does not give. */
+static int read_around(struct cfsr_file *file, uint8_t *buffer, uint32_t len_bytes, uint64_t offset)
+{
+    uint32_t at = 0;
+
+    while (at < len_bytes) {
+        uint32_t len = (uint32_t)cfsr_min_u64(BLOCK_BYTES - (offset + at) % BLOCK_BYTES,
+                                              len_bytes - at);
+        int rc = cfsr_file_pread(file, buffer + at, len, offset + at);
+
+        if (rc == -EIO) {
+            memset(buffer + at, 0, len);
+            rc = (int)len;
+        }
+        if (rc < 0)
+            return rc;
+        at += (uint32_t)rc;
+        if ((uint32_t)rc < len)
+            break;
+    }
+    return (int)at;
+}
+
+/* Body bytes at lsn; *data_out points into the buffer. Bytes read (short at the end of the file),
+ * or an error. */
+static int read_body(struct cfsr_lane_cursor *cursor, uint64_t lsn, uint32_t len_bytes,
+                     const uint8_t **data_out)
+{
+    uint64_t offset = cfsr_segment_file_offset(cursor->site, lsn);
+    uint32_t slack = 0, len = len_bytes;
+    int rc;
+
+    if (cursor->disk && cfsr_file_alignment(cursor->file) > 1) {
+        slack = (uint32_t)(offset % BLOCK_BYTES);
+        len = (uint32_t)cfsr_align_up(slack + len_bytes, BLOCK_BYTES);
+    }
+    rc = cfsr_file_pread(cursor->file, cursor->buffer, len, offset - slack);
+    if (rc == -EIO && cursor->tolerant)
+        rc = read_around(cursor->file, cursor->buffer, len, offset - slack);
+    if (rc < 0)
+        return cfsr_fail(rc, "cannot read lane %" PRIu32 " at LSN %" PRIx64 ": %s", cursor->lane,
+                         lsn, cfsr_strerror(rc));
+    *data_out = cursor->buffer + slack;
+    return (uint32_t)rc <= slack ? 0 : (int)cfsr_min_u64((uint32_t)rc - slack, len_bytes);
 }
 
 int cfsr_lane_cursor_next(struct cfsr_lane_cursor *cursor, uint64_t limit_lsn)
@@ -196,11 +283,9 @@ int cfsr_lane_cursor_next(struct cfsr_lane_cursor *cursor, uint64_t limit_lsn)
         return rc;
     len_bytes = cfsr_min_u64(cfsr_min_u64(limit_lsn, boundary) - cursor->lsn,
                              CFSR_LANE_CURSOR_BYTES);
-    rc = cfsr_file_pread(cursor->file, cursor->buffer, (uint32_t)len_bytes,
-                         cfsr_segment_file_offset(cursor->site, cursor->lsn));
+    rc = read_body(cursor, cursor->lsn, (uint32_t)len_bytes, &scan->data);
     if (rc < 0)
-        return cfsr_fail(rc, "cannot read lane %" PRIu32 " at LSN %" PRIx64 ": %s", cursor->lane,
-                         cursor->lsn, cfsr_strerror(rc));
+        return rc;
     scan->len_bytes = (uint32_t)rc;
     scan->lsn = cursor->lsn;
     scan->next_seq = cursor->next_seq;
@@ -211,4 +296,48 @@ int cfsr_lane_cursor_next(struct cfsr_lane_cursor *cursor, uint64_t limit_lsn)
     if (scan->next_lsn == scan->lsn)
         return -CFSR_E_CHECKSUM; /* a size that reaches beyond the end of the bytes there are */
     return 1;
+}
+
+int cfsr_lane_cursor_peek(struct cfsr_lane_cursor *cursor, uint64_t lsn, uint32_t len_bytes,
+                          const uint8_t **data_out)
+{
+    int rc;
+
+    cursor->lsn = lsn;
+    rc = open_segment(cursor);
+    return rc < 0 ? rc : read_body(cursor, lsn, len_bytes, data_out);
+}
+
+uint64_t cfsr_lane_cursor_find_next(struct cfsr_lane_cursor *cursor, uint64_t lsn,
+                                    uint64_t limit_lsn)
+{
+    struct cfsr_scan probe = cursor->scan;
+
+    probe.next_seq = NULL;
+    probe.max_entries = 1;
+    probe.max_raw_bytes = 1;
+    lsn = cfsr_align_down(lsn, CFSR_RECORD_ALIGN) + CFSR_RECORD_ALIGN;
+    while (lsn < limit_lsn) {
+        uint64_t want = cfsr_min_u64(CFSR_LANE_CURSOR_BYTES, limit_lsn - lsn), searched;
+        const uint8_t *data;
+        int rc = read_body(cursor, lsn, (uint32_t)want, &data);
+
+        if (rc <= 0)
+            break;
+        /* A record that begins in the first half is whole in the buffer. */
+        searched = (uint64_t)rc < CFSR_LANE_CURSOR_BYTES ? (uint64_t)rc
+                                                         : CFSR_LANE_CURSOR_BYTES / 2 - BLOCK_BYTES;
+        for (uint64_t at = 0; at + CFSR_RECORD_HEADER_BYTES <= searched; at += CFSR_RECORD_ALIGN) {
+            probe.data = data + at;
+            probe.len_bytes = (uint32_t)((uint64_t)rc - at);
+            probe.lsn = lsn + at;
+            if (cfsr_load_le64(probe.data + 32) == cursor->site->site_id &&
+                cfsr_record_scan(&probe) == 0 && probe.record_count > 0)
+                return lsn + at;
+        }
+        lsn += cfsr_align_down(searched, CFSR_RECORD_ALIGN);
+        if ((uint64_t)rc < want)
+            break;
+    }
+    return limit_lsn;
 }

@@ -37,6 +37,9 @@ void cfsr_segment_map_fini(struct cfsr_segment_map *map);
 int cfsr_segment_map_check(const struct cfsr_segment_map *map, uint32_t lane,
                            uint64_t *gap_lsn_out);
 
+/* True for what reading a segment says of bytes that are not what was written there. */
+bool cfsr_segment_is_damage(int rc);
+
 /* At least one maximal record, so that a record is always whole in the buffer. */
 #define CFSR_LANE_CURSOR_BYTES (2u << 20)
 
@@ -48,6 +51,10 @@ struct cfsr_lane_cursor {
     uint64_t *next_seq;    /* as in struct cfsr_scan; NULL: seqs are not checked */
     struct cfsr_scan scan; /* of the last run; its data is valid until the next call */
     uint8_t *buffer;
+    /* Set after init. disk: past the page cache, which may still show what a failed write never
+     * brought to the disk. tolerant: a block that cannot be read (-EIO) reads as zeros. headless:
+     * segments are opened whatever their header says. */
+    bool disk, tolerant, headless;
     struct cfsr_file *file;
     uint64_t file_lsn;
     uint64_t file_incarnation; /* from the header of the open segment */
@@ -65,5 +72,16 @@ void cfsr_lane_cursor_seek(struct cfsr_lane_cursor *cursor, uint64_t lsn);
  * for a record that reaches beyond the limit.
  */
 int cfsr_lane_cursor_next(struct cfsr_lane_cursor *cursor, uint64_t limit_lsn);
+/* Bytes of the body at lsn, unchecked: at most CFSR_LANE_CURSOR_BYTES, within the segment. Count,
+ * -ENOENT, -errno. *data_out is valid until the next call. */
+int cfsr_lane_cursor_peek(struct cfsr_lane_cursor *cursor, uint64_t lsn, uint32_t len_bytes,
+                          const uint8_t **data_out);
+/*
+ * First LSN behind lsn and below limit_lsn (same segment) where a valid record begins in the open
+ * segment; limit_lsn if there is none, or if reading fails. Moves nothing, but the last run's data
+ * is gone.
+ */
+uint64_t cfsr_lane_cursor_find_next(struct cfsr_lane_cursor *cursor, uint64_t lsn,
+                                    uint64_t limit_lsn);
 
 #endif

@@ -66,7 +66,13 @@ struct shared_page {
     _Atomic uint64_t epoch;
     struct cfsr_hlc clock;
     _Atomic uint64_t sleepers; /* bit per lease slot */
-    uint8_t reserved1[4096 - 80];
+    /* Retention, as the writer's helper saw it last. */
+    _Atomic uint32_t pressure; /* enum cfsr_gc_pressure_level */
+    uint32_t reserved1;
+    _Atomic uint64_t journal_bytes;
+    _Atomic uint64_t cap_bytes;
+    _Atomic uint64_t detached; /* bit per peer slot */
+    uint8_t reserved2[4096 - 112];
     struct shared_lane lanes_state[CFSR_LANES_MAX];
     _Atomic uint64_t peer_sites[CFSR_STATUS_PEERS_MAX];
     struct shared_lease leases[CFSR_STATUS_LEASES_MAX];
@@ -78,6 +84,8 @@ _Static_assert(offsetof(struct shared_page, mode) == 48, "layout of docs/journal
 _Static_assert(offsetof(struct shared_page, epoch) == 56, "layout of docs/journal-format.md");
 _Static_assert(offsetof(struct shared_page, clock) == 64, "layout of docs/journal-format.md");
 _Static_assert(offsetof(struct shared_page, sleepers) == 72, "layout of docs/journal-format.md");
+_Static_assert(offsetof(struct shared_page, pressure) == 80, "layout of docs/journal-format.md");
+_Static_assert(offsetof(struct shared_page, detached) == 104, "layout of docs/journal-format.md");
 _Static_assert(offsetof(struct shared_page, lanes_state) == 4096,
                "layout of docs/journal-format.md");
 _Static_assert(offsetof(struct shared_page, peer_sites) == 8192,
@@ -325,6 +333,40 @@ void cfsr_status_page_forget_peers(struct cfsr_status_page *page)
             atomic_store(&page->shared->acked[peer][lane], CFSR_LSN_UNKNOWN);
         atomic_store(&page->shared->peer_sites[peer], 0);
     }
+    atomic_store(&page->shared->detached, 0);
+}
+
+void cfsr_status_page_set_retention(struct cfsr_status_page *page,
+                                    const struct cfsr_page_retention *retention)
+{
+    atomic_store(&page->shared->pressure, retention->pressure);
+    atomic_store(&page->shared->journal_bytes, retention->journal_bytes);
+    atomic_store(&page->shared->cap_bytes, retention->cap_bytes);
+}
+
+void cfsr_status_page_retention(const struct cfsr_status_page *page,
+                                struct cfsr_page_retention *retention_out)
+{
+    *retention_out = (struct cfsr_page_retention){
+        .pressure = atomic_load(&page->shared->pressure),
+        .journal_bytes = atomic_load(&page->shared->journal_bytes),
+        .cap_bytes = atomic_load(&page->shared->cap_bytes),
+    };
+}
+
+void cfsr_status_page_set_detached(struct cfsr_status_page *page, int peer, bool detached)
+{
+    CFSR_ASSERT(peer >= 0 && peer < CFSR_STATUS_PEERS_MAX);
+    if (detached)
+        atomic_fetch_or(&page->shared->detached, 1ull << peer);
+    else
+        atomic_fetch_and(&page->shared->detached, ~(1ull << peer));
+}
+
+bool cfsr_status_page_detached(const struct cfsr_status_page *page, int peer)
+{
+    CFSR_ASSERT(peer >= 0 && peer < CFSR_STATUS_PEERS_MAX);
+    return (atomic_load(&page->shared->detached) >> peer & 1) != 0;
 }
 
 uint64_t cfsr_status_page_peer_site(const struct cfsr_status_page *page, int peer)

@@ -64,6 +64,21 @@ uint64_t cfsr_status_page_peer_site(const struct cfsr_status_page *page,
 int cfsr_status_page_find_peer(const struct cfsr_status_page *page,
                                uint64_t site_id); /* index or -ENOENT */
 
+/* What retention is about: written by the writer's helper every second, zeros until then. */
+struct cfsr_page_retention {
+    uint32_t pressure; /* enum cfsr_gc_pressure_level */
+    uint64_t journal_bytes;
+    uint64_t cap_bytes; /* 0: unknown in this boot, or none */
+};
+void cfsr_status_page_set_retention(struct cfsr_status_page *page,
+                                    const struct cfsr_page_retention *retention);
+void cfsr_status_page_retention(const struct cfsr_status_page *page,
+                                struct cfsr_page_retention *retention_out);
+/* A detached peer holds retention back no more. The daemon says at its start what DATA/acks knows,
+ * the writer's helper from then on. */
+void cfsr_status_page_set_detached(struct cfsr_status_page *page, int peer, bool detached);
+bool cfsr_status_page_detached(const struct cfsr_status_page *page, int peer);
+
 /* Reader leases. */
 struct cfsr_lease {
     int slot;

@@ -40,7 +40,7 @@ struct verify {
 };
 
 static const char advice_repair[] =
-    "restore the segment from a copy, or refill it from a peer that holds the range";
+    "run \"cfs-repl journal verify --repair\": a peer that holds the range refills it";
 static const char advice_foreign[] = "move it out of the journal directory";
 static const char advice_tail[] =
     "nothing: the next writer cuts it (or run \"cfs-repl journal recover\")";
@@ -134,41 +134,6 @@ static void forget_counts(struct verify *v)
     v->entries_known = false;
 }
 
-/* First place behind lsn, below limit, where a valid record begins; limit if there is none. */
-static uint64_t next_valid(struct verify *v, uint64_t lsn, uint64_t limit)
-{
-    struct cfsr_scan probe = v->cursor.scan;
-    int rc = 1;
-
-    probe.next_seq = NULL;
-    probe.max_entries = 1;
-    probe.max_raw_bytes = 1;
-    lsn = cfsr_align_down(lsn, CFSR_RECORD_ALIGN) + CFSR_RECORD_ALIGN;
-    while (lsn < limit && rc > 0) {
-        uint64_t want = cfsr_min_u64(CFSR_LANE_CURSOR_BYTES, limit - lsn), searched;
-
-        rc = cfsr_file_pread(v->cursor.file, v->cursor.buffer, (uint32_t)want,
-                             cfsr_segment_file_offset(v->site, lsn));
-        if (rc <= 0)
-            break;
-        /* A record that begins in the first half is whole in the buffer. */
-        searched = (uint64_t)rc < CFSR_LANE_CURSOR_BYTES ? (uint64_t)rc
-                                                         : CFSR_LANE_CURSOR_BYTES / 2 - 4096;
-        for (uint64_t at = 0; at + CFSR_RECORD_HEADER_BYTES <= searched; at += CFSR_RECORD_ALIGN) {
-            probe.data = v->cursor.buffer + at;
-            probe.len_bytes = (uint32_t)((uint64_t)rc - at);
-            probe.lsn = lsn + at;
-            if (cfsr_load_le64(probe.data + 32) == v->site->site_id &&
-                cfsr_record_scan(&probe) == 0 && probe.record_count > 0)
-                return lsn + at;
-        }
-        lsn += cfsr_align_down(searched, CFSR_RECORD_ALIGN);
-        if ((uint64_t)rc < want)
-            break;
-    }
-    return limit;
-}
-
 /* A bad record at the cursor. True: the lane ends here (torn or open tail); false: reported, the
  * cursor is behind it. */
 static bool handle_bad_record(struct verify *v, int rc, uint64_t limit)
@@ -190,7 +155,7 @@ static bool handle_bad_record(struct verify *v, int rc, uint64_t limit)
                    advice_tail);
         return true;
     }
-    next = next_valid(v, lsn, limit);
+    next = cfsr_lane_cursor_find_next(&v->cursor, lsn, limit);
     report(v, rc == -CFSR_E_BAD_ORDER ? CFSR_FINDING_BAD_ORDER : CFSR_FINDING_DAMAGED_RECORD, lsn,
            next, rc, cfsr_strerror(rc), advice_repair);
     forget_counts(v);

@@ -5,7 +5,8 @@
  * thread that finds no leader becomes it, writes and syncs with the mutex released, while the
  * others stage the next group. Invariants: one group of a lane is in flight at a time, so
  * everything below a group was durable before its first byte was written; durable_lsn is published
- * after the sync; a lane that failed once never acks again. Rejected:   a dedicated writer thread
+ * after the sync; a descriptor that failed once is never written to, synced or believed again
+ * (writer_reopen.c). Rejected:   a dedicated writer thread
  * (two context switches per commit: a lone producer pays them all), lock-free staging (the order of
  * CRC and copy per entry costs more than an uncontended mutex; contended, the sync dominates).
  */
@@ -24,21 +25,55 @@
 #include "journal/recovery.h"
 #include "journal/writer_internal.h"
 
-#define BUFFER_BYTES_DEFAULT        (4u << 20)
-#define BUFFER_BYTES_MAX            (64u << 20)
-#define IDLE_MARK_MS_DEFAULT        10
-#define LEAD_ROUNDS                 4
-#define SPARE_AT_FRACTION           8 /* 8 MiB of 64: at 500 MB/s still 100 ms ahead */
+#define BUFFER_BYTES_DEFAULT (4u << 20)
+#define BUFFER_BYTES_MAX     (64u << 20)
+#define IDLE_MARK_MS_DEFAULT 10
+#define LEAD_ROUNDS          4
+#define FULL_RETRY_NS        200000000ull
+#define SPARE_AT_FRACTION    8 /* 8 MiB of 64: at 500 MB/s still 100 ms ahead */
+_Static_assert((int)CFSR_PRESSURE_WARN == (int)CFSR_GC_PRESSURE_WARN &&
+                   (int)CFSR_PRESSURE_DETACH == (int)CFSR_GC_PRESSURE_DETACH,
+               "the public names of the levels");
+
 #define MODE_ACTIVE_READ_WRITE      1
 #define MODE_DEGRADED_ACCEPT_WRITES 3
 
-static int fail_lane(struct cfsr_writer_lane *lane)
+static bool is_full(int rc)
+{
+    return rc == -ENOSPC || rc == -EDQUOT;
+}
+
+/* Why the lane takes nothing now. */
+static int fail_lane(const struct cfsr_writer_lane *lane)
+{
+    if (is_full(lane->failed_rc))
+        return cfsr_fail(-ENOSPC,
+                         "lane %" PRIu32
+                         " of the journal: the file system is full; appends go on by themselves "
+                         "when there is space again",
+                         lane->id);
+    return cfsr_fail(-CFSR_E_FAILED,
+                     "lane %" PRIu32 " of the journal failed to write or sync (%s): what was being "
+                     "appended is not acknowledged; the lane is being opened anew, "
+                     "append again in a moment",
+                     lane->id, cfsr_strerror(lane->failed_rc));
+}
+
+/* The entry that ends at end_lsn went with a failed group. */
+static bool is_lost(const struct cfsr_writer_lane *lane, uint64_t end_lsn)
+{
+    for (uint32_t i = lane->lost_count; i > 0; i--)
+        if (end_lsn > lane->lost[i - 1].begin_lsn && end_lsn <= lane->lost[i - 1].end_lsn)
+            return true;
+    return false;
+}
+
+static int fail_lost(const struct cfsr_writer_lane *lane)
 {
     return cfsr_fail(-CFSR_E_FAILED,
-                     "lane %" PRIu32
-                     " of the journal failed to write or sync and accepts nothing more: "
-                     "check the disk, then reopen the journal",
-                     lane->files.lane);
+                     "lane %" PRIu32 " of the journal failed to write or sync and was opened anew: "
+                     "the entry is not in it, append it again",
+                     lane->id);
 }
 
 /* The next segment is written ahead of need, but not before a lane shows that it will fill this
@@ -51,6 +86,20 @@ static void ask_for_spare(struct cfsr_journal *journal, struct cfsr_writer_lane 
         return;
     atomic_store(&lane->wants_spare, true);
     atomic_store(&journal->spare_wanted, true);
+}
+
+/* The descriptor is never written to or synced again: the helper opens the lane anew. Lane locked,
+ * nothing in flight. */
+static void mark_failed(struct cfsr_journal *journal, struct cfsr_writer_lane *lane, int rc)
+{
+    lane->failed = true;
+    lane->failed_rc = rc;
+    lane->retry_at_ns = 0;
+    atomic_store(&lane->uncovered, false);
+    atomic_store(&journal->reopen_wanted, true);
+    cfsr_log(CFSR_LOG_ERROR, "journal_lane_failed", CFSR_U("lane", lane->id), CFSR_ERR(rc),
+             CFSR_S("message", cfsr_error_message()));
+    cfsr_writer_helper_poke(journal);
 }
 
 /* Writes the staged group. Lane locked, nobody leads, there is work. */
@@ -90,9 +139,7 @@ static int lead_once(struct cfsr_journal *journal, struct cfsr_writer_lane *lane
         lane->stats.records_bytes += span.end_lsn - span.lsn;
         lane->durable_lsn = span.end_lsn;
     } else {
-        lane->failed = true;
-        cfsr_log(CFSR_LOG_ERROR, "journal_lane_failed", CFSR_U("lane", lane->files.lane),
-                 CFSR_ERR(rc), CFSR_S("message", cfsr_error_message()));
+        mark_failed(journal, lane, rc);
     }
     pthread_cond_broadcast(&lane->changed);
     return rc < 0 ? fail_lane(lane) : 0;
@@ -115,14 +162,28 @@ static int lead(struct cfsr_journal *journal, struct cfsr_writer_lane *lane)
     return rc;
 }
 
-/* Opens the segment at the group's end. Lane locked, nobody leads. ENOSPC leaves the lane as it
- * was. */
-static int open_next_segment(struct cfsr_writer_lane *lane)
+static int fail_full(const struct cfsr_writer_lane *lane)
+{
+    return cfsr_fail(-ENOSPC,
+                     "lane %" PRIu32
+                     " of the journal: no space for the next segment; appends go on "
+                     "by themselves when there is space again",
+                     lane->id);
+}
+
+/*
+ * Opens the segment at the group's end. Lane locked, nobody leads. ENOSPC leaves the lane as it
+ * was; for a moment the others are told at once instead of filling the last blocks in their turn.
+ */
+static int open_next_segment(struct cfsr_journal *journal, struct cfsr_writer_lane *lane)
 {
     uint64_t lsn = cfsr_group_end_lsn(&lane->group);
     bool stalled = false;
     int rc;
 
+    if (lane->full_until_ns != 0 && cfsr_clock_monotonic_ns() < lane->full_until_ns &&
+        !atomic_load(&lane->files.spare_ready))
+        return fail_full(lane);
     lane->busy = true;
     pthread_mutex_unlock(&lane->mutex);
     atomic_store(&lane->wants_spare, false);
@@ -135,8 +196,16 @@ static int open_next_segment(struct cfsr_writer_lane *lane)
         /* The first segment of a lane is made when it is first written to: expected, not a stall.
          */
         lane->stats.spare_stalls += stalled && lsn != 0;
-    } else if (rc != -ENOSPC && rc != -EDQUOT) {
-        lane->failed = true;
+        lane->full_until_ns = 0;
+    } else if (is_full(rc)) {
+        if (lane->full_until_ns == 0)
+            cfsr_log(CFSR_LOG_ERROR, "journal_disk_full", CFSR_U("lane", lane->id), CFSR_ERR(rc),
+                     CFSR_S("message", cfsr_error_message()));
+        lane->full_until_ns = cfsr_clock_monotonic_ns() + FULL_RETRY_NS;
+        rc = fail_full(lane);
+    } else {
+        mark_failed(journal, lane, rc);
+        rc = fail_lane(lane);
     }
     pthread_cond_broadcast(&lane->changed);
     return rc;
@@ -151,7 +220,8 @@ static int make_way(struct cfsr_journal *journal, struct cfsr_writer_lane *lane,
         pthread_cond_wait(&lane->changed, &lane->mutex);
         return 0;
     }
-    return answer == CFSR_GROUP_NEED_SEGMENT ? open_next_segment(lane) : lead(journal, lane);
+    return answer == CFSR_GROUP_NEED_SEGMENT ? open_next_segment(journal, lane)
+                                             : lead(journal, lane);
 }
 
 static int wait_durable(struct cfsr_journal *journal, struct cfsr_writer_lane *lane,
@@ -160,13 +230,19 @@ static int wait_durable(struct cfsr_journal *journal, struct cfsr_writer_lane *l
     int rc = 0;
 
     lane->wanted_lsn = cfsr_max_u64(lane->wanted_lsn, end_lsn);
-    while (rc == 0 && lane->durable_lsn < end_lsn) {
-        if (lane->failed)
+    while (rc == 0) {
+        if (is_lost(lane, end_lsn))
+            rc = fail_lost(lane);
+        else if (lane->durable_lsn >= end_lsn)
+            return 0;
+        else if (lane->failed)
             rc = fail_lane(lane);
         else if (lane->busy)
             pthread_cond_wait(&lane->changed, &lane->mutex);
         else
             rc = lead(journal, lane);
+        if (rc < 0 && lane->durable_lsn >= end_lsn && !is_lost(lane, end_lsn))
+            rc = 0; /* it was the group of others, led after one's own, that failed */
     }
     return rc;
 }
@@ -195,17 +271,23 @@ int cfsr_writer_mark(struct cfsr_journal *journal, struct cfsr_writer_lane *lane
  * written. */
 static int begin_lane(struct cfsr_journal *journal, struct cfsr_writer_lane *lane)
 {
-    while (lane->clean_end && lane->busy)
+    while (lane->clean_end && lane->busy && !lane->failed)
         pthread_cond_wait(&lane->changed, &lane->mutex);
+    if (lane->failed)
+        return fail_lane(lane);
     if (!lane->clean_end)
-        return lane->failed ? fail_lane(lane) : 0;
+        return 0;
     lane->clean_end = false;
     return cfsr_writer_mark(journal, lane, 0, false);
 }
 
+#define GENERATION_ANY UINT64_MAX
+
+/* *generation: of the lane when the call's first entry was staged there. One that is opened anew in
+ * between has lost that entry, and must not take the next. */
 static int stage_locked(struct cfsr_journal *journal, struct cfsr_writer_lane *lane,
                         const struct cfsr_entry *entry, uint32_t shard, uint64_t wall_us,
-                        struct cfsr_entry_position *position_out)
+                        uint64_t *generation, struct cfsr_entry_position *position_out)
 {
     struct cfsr_hlc *clock = cfsr_status_page_hlc(journal->page);
     int rc;
@@ -219,10 +301,14 @@ static int stage_locked(struct cfsr_journal *journal, struct cfsr_writer_lane *l
     for (;;) {
         if (lane->failed)
             return fail_lane(lane);
+        if (*generation != GENERATION_ANY && *generation != lane->generation)
+            return fail_lost(lane);
         rc = cfsr_group_stage(&lane->group, entry, shard, cfsr_hlc_next(clock, wall_us),
                               position_out);
-        if (rc == CFSR_GROUP_STAGED)
+        if (rc == CFSR_GROUP_STAGED) {
+            *generation = lane->generation;
             return 0;
+        }
         if (rc < 0)
             return cfsr_fail(rc,
                              "entry of inode %" PRIu64 ", op %u, shard %" PRIu32 ", %" PRIu32
@@ -265,7 +351,7 @@ static int stage_all(struct cfsr_journal *journal, const struct cfsr_entry *entr
                      struct cfsr_entry_position *positions_out, uint64_t *end_lsns,
                      uint64_t *touched, unsigned *staged)
 {
-    uint64_t wall_us = cfsr_clock_wall_us();
+    uint64_t wall_us = cfsr_clock_wall_us(), generations[CFSR_LANES_MAX];
     struct cfsr_writer_lane *lane = NULL;
     int rc = 0;
 
@@ -285,7 +371,10 @@ static int stage_all(struct cfsr_journal *journal, const struct cfsr_entry *entr
             lane = next;
             pthread_mutex_lock(&lane->mutex);
         }
-        rc = stage_locked(journal, lane, &entries[*staged], shard, wall_us, &position);
+        if ((*touched >> lane_id & 1) == 0)
+            generations[lane_id] = GENERATION_ANY;
+        rc = stage_locked(journal, lane, &entries[*staged], shard, wall_us, &generations[lane_id],
+                          &position);
         if (rc < 0)
             break;
         end_lsns[lane_id] = position.end_lsn;
@@ -334,6 +423,7 @@ int cfsr_journal_stage(struct cfsr_journal *journal, const struct cfsr_entry *en
 {
     struct cfsr_entry_position position;
     struct cfsr_writer_lane *lane;
+    uint64_t generation = GENERATION_ANY;
     uint32_t shard = 0;
     int rc = check_writable(journal);
 
@@ -343,7 +433,9 @@ int cfsr_journal_stage(struct cfsr_journal *journal, const struct cfsr_entry *en
         return rc;
     lane = &journal->lanes[cfsr_site_lane_of_shard(&journal->site, shard)];
     pthread_mutex_lock(&lane->mutex);
-    rc = stage_locked(journal, lane, entry, shard, cfsr_clock_wall_us(), &position);
+    rc = stage_locked(journal, lane, entry, shard, cfsr_clock_wall_us(), &generation, &position);
+    if (rc == 0)
+        lane->staged_lsn = position.end_lsn;
     pthread_mutex_unlock(&lane->mutex);
     if (rc == 0 && position_out != NULL)
         *position_out = position;
@@ -376,6 +468,10 @@ int cfsr_journal_flush(struct cfsr_journal *journal)
 
         pthread_mutex_lock(&lane->mutex);
         waited = wait_durable(journal, lane, cfsr_group_end_lsn(&lane->group));
+        if (lane->lost_untold) {
+            waited = fail_lost(lane);
+            lane->lost_untold = lane->failed;
+        }
         pthread_mutex_unlock(&lane->mutex);
         if (waited < 0)
             rc = waited;
@@ -389,6 +485,8 @@ void cfsr_journal_stats(const struct cfsr_journal *journal, struct cfsr_journal_
         .recycled_segments = atomic_load(&journal->recycled),
         .removed_segments = atomic_load(&journal->removed),
         .forced_removals = atomic_load(&journal->forced),
+        .reopened_lanes = atomic_load(&journal->reopened),
+        .detached_removals = atomic_load(&journal->detached_removals),
     };
 
     for (uint32_t lane_id = 0; lane_id < journal->site.lanes; lane_id++) {
@@ -407,13 +505,26 @@ void cfsr_journal_stats(const struct cfsr_journal *journal, struct cfsr_journal_
     *stats_out = sum;
 }
 
+void cfsr_journal_pressure(const struct cfsr_journal *journal,
+                           struct cfsr_journal_pressure *pressure_out)
+{
+    uint32_t level = atomic_load_explicit(&journal->pressure, memory_order_relaxed);
+
+    *pressure_out = (struct cfsr_journal_pressure){
+        .level = (enum cfsr_pressure)level,
+        .pause_ms = atomic_load_explicit(&journal->pause_ms, memory_order_relaxed),
+        .journal_bytes = atomic_load_explicit(&journal->journal_bytes, memory_order_relaxed),
+        .cap_bytes = journal->limits.cap_bytes,
+    };
+}
+
 uint32_t cfsr_journal_lanes(const struct cfsr_journal *journal)
 {
     return journal->site.lanes;
 }
 
-static void publish_state(struct cfsr_journal *journal, uint32_t lane_id,
-                          const struct cfsr_lane_state *state)
+void cfsr_writer_publish_state(struct cfsr_journal *journal, uint32_t lane_id,
+                               const struct cfsr_lane_state *state)
 {
     uint64_t published = cfsr_status_page_committed(journal->page, lane_id);
 
@@ -452,9 +563,10 @@ static int open_lane(struct cfsr_journal *journal, uint32_t lane_id)
     }
     (void)pthread_mutex_init(&lane->mutex, NULL);
     (void)pthread_cond_init(&lane->changed, NULL);
+    lane->id = lane_id;
     lane->durable_lsn = state.end_lsn;
     lane->clean_end = resumes;
-    publish_state(journal, lane_id, &state);
+    cfsr_writer_publish_state(journal, lane_id, &state);
     cfsr_lane_state_fini(&state);
     return 0;
 }
@@ -524,13 +636,19 @@ static int take_options(struct cfsr_journal *journal, const struct cfsr_journal_
 
 int cfsr_journal_open(const struct cfsr_journal_options *options, struct cfsr_journal **journal_out)
 {
+    return cfsr_journal_open_on(cfsr_fs_blocking(), options, journal_out);
+}
+
+int cfsr_journal_open_on(struct cfsr_fs *fs, const struct cfsr_journal_options *options,
+                         struct cfsr_journal **journal_out)
+{
     struct cfsr_journal *journal = calloc(1, sizeof *journal);
     size_t lanes_bytes;
     int rc;
 
     if (journal == NULL)
         return -ENOMEM;
-    journal->fs = cfsr_fs_blocking();
+    journal->fs = fs;
     rc = take_options(journal, options);
     if (rc < 0)
         goto free_journal;

@@ -1,5 +1,6 @@
 /*
- * writer_helper.c - the writer's helper thread: spares ahead of need, retention, trailing MARKs.
+ * writer_helper.c - the writer's helper thread: spares ahead of need, retention
+ * (writer_retention.c), lanes opened anew (writer_reopen.c), trailing MARKs.
  *
  * Thread:     one, started by open and joined by close.
  * Invariants: it never holds a lane's mutex while it makes a spare; it sleeps without time-outs
@@ -16,8 +17,6 @@
 #include "base/clock.h"
 #include "base/fail.h"
 #include "base/log.h"
-#include "journal/segment.h"
-#include "journal/segment_map.h"
 
 #define HOUSEKEEPING_NS 1000000000ull
 
@@ -56,95 +55,6 @@ static void cover_idle_lanes(struct cfsr_journal *journal)
     }
 }
 
-/* When the segment was begun; 0 if its header cannot be read (then it is as old as can be). */
-static uint64_t created_us(const struct cfsr_journal *journal, uint32_t lane, uint64_t first_lsn)
-{
-    uint8_t block[CFSR_SEGMENT_HEADER_BYTES];
-    struct cfsr_segment_header header = {0};
-    char path[CFSR_LANE_PATH_BYTES];
-    struct cfsr_file *file;
-
-    cfsr_segment_path(&journal->site, lane, first_lsn, path, sizeof path);
-    if (cfsr_file_open(journal->fs, path, CFSR_OPEN_READ, &file) < 0)
-        return 0;
-    if (cfsr_file_pread(file, block, sizeof block, 0) == (int)sizeof block)
-        (void)cfsr_segment_header_load(&journal->site, block, lane, first_lsn, &header);
-    cfsr_file_close(file);
-    return header.created_us;
-}
-
-static int remove_segment(struct cfsr_journal *journal, uint32_t lane_id, uint64_t first_lsn,
-                          bool forced)
-{
-    bool reused;
-    int rc = cfsr_lane_file_recycle(&journal->lanes[lane_id].files, first_lsn, &reused);
-
-    if (rc < 0) {
-        cfsr_log(CFSR_LOG_WARN, "journal_gc_failed", CFSR_U("lane", lane_id), CFSR_ERR(rc));
-        return rc;
-    }
-    atomic_fetch_add(reused ? &journal->recycled : &journal->removed, 1);
-    if (forced) {
-        atomic_fetch_add(&journal->forced, 1);
-        cfsr_log(CFSR_LOG_WARN, "journal_retention_forced", CFSR_U("lane", lane_id),
-                 CFSR_U("lsn", first_lsn));
-    }
-    return 0;
-}
-
-/* Bytes of all segments and spares of all lanes. */
-static uint64_t journal_bytes(const struct cfsr_journal *journal,
-                              const struct cfsr_segment_map *maps)
-{
-    uint64_t files = 0;
-
-    for (uint32_t lane = 0; lane < journal->site.lanes; lane++)
-        files += maps[lane].count + atomic_load(&journal->lanes[lane].files.spare_ready);
-    return files * (CFSR_SEGMENT_HEADER_BYTES + journal->site.segment_bytes);
-}
-
-static void collect_lane(struct cfsr_journal *journal, uint32_t lane, struct cfsr_segment_map *maps,
-                         bool acks_known)
-{
-    struct cfsr_segment_map *map = &maps[lane];
-    struct cfsr_gc_facts facts = {.segment_bytes = journal->site.segment_bytes};
-
-    facts.lowest_ack_lsn = acks_known ? cfsr_acks_lowest(&journal->acks, journal->page, lane)
-                                      : CFSR_LSN_UNKNOWN;
-    for (uint32_t i = 0; i + 1 < map->count; i++) {
-        enum cfsr_gc_verdict verdict;
-
-        facts.segment_count = map->count - i;
-        facts.segment_end_lsn = map->lsns[i] + facts.segment_bytes;
-        facts.finished_us = created_us(journal, lane, map->lsns[i + 1]);
-        facts.now_us = cfsr_clock_wall_us();
-        facts.journal_bytes = journal_bytes(journal, maps) -
-                              i * (CFSR_SEGMENT_HEADER_BYTES + facts.segment_bytes);
-        if (journal->fs->ops->space(journal->fs, journal->site.data_dir, &facts.free_bytes,
-                                    &facts.total_bytes) < 0)
-            return;
-        verdict = cfsr_gc_judge(&journal->limits, &facts);
-        if (verdict == CFSR_GC_KEEP ||
-            remove_segment(journal, lane, map->lsns[i], verdict == CFSR_GC_REMOVE_FORCED) < 0)
-            return;
-    }
-}
-
-static void collect(struct cfsr_journal *journal)
-{
-    struct cfsr_segment_map maps[CFSR_LANES_MAX] = {0};
-    bool acks_known = cfsr_acks_load(journal->fs, &journal->site, &journal->acks) == 0;
-    uint32_t lane;
-    int rc = 0;
-
-    for (lane = 0; lane < journal->site.lanes && rc == 0; lane++)
-        rc = cfsr_segment_map_load(journal->fs, &journal->site, lane, &maps[lane]);
-    for (lane = 0; lane < journal->site.lanes && rc == 0; lane++)
-        collect_lane(journal, lane, maps, acks_known);
-    for (lane = 0; lane < journal->site.lanes; lane++)
-        cfsr_segment_map_fini(&maps[lane]);
-}
-
 static void make_spares(struct cfsr_journal *journal)
 {
     atomic_store(&journal->spare_wanted, false);
@@ -173,9 +83,9 @@ static bool helper_sleep(struct cfsr_journal *journal)
     if (any_uncovered(journal)) {
         atomic_store(&journal->helper_idle, false);
         wait_ns = cfsr_max_u64(journal->idle_mark_ns / 2, 500000);
-    } else if (atomic_load(&journal->spare_wanted)) {
-        wait_ns = 0;
     }
+    if (atomic_load(&journal->spare_wanted) || atomic_load(&journal->reopen_wanted))
+        wait_ns = 0;
     if (!journal->stopping && wait_ns > 0) {
         clock_gettime(CLOCK_MONOTONIC, &until);
         until.tv_sec += (time_t)((wait_ns + (uint64_t)until.tv_nsec) / 1000000000u);
@@ -197,8 +107,9 @@ static void *helper_main(void *argument)
         uint64_t now_ns = cfsr_clock_monotonic_ns();
 
         cover_idle_lanes(journal);
+        cfsr_writer_reopen_failed(journal);
         if (atomic_load(&journal->spare_wanted) || now_ns - housekeeping_ns >= HOUSEKEEPING_NS) {
-            collect(journal); /* first: what it frees becomes the spare */
+            cfsr_writer_retain(journal); /* first: what it frees becomes the spare */
             make_spares(journal);
             housekeeping_ns = now_ns;
         }

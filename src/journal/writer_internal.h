@@ -18,15 +18,31 @@
 #include "journal/status_page.h"
 #include <cfsrepl/journal.h>
 
+/* LSNs that were given to entries which are not in the journal: (begin_lsn, end_lsn]. */
+struct cfsr_lost_range {
+    uint64_t begin_lsn, end_lsn;
+};
+#define CFSR_LOST_RANGES_MAX 64
+
 /* One lane. The mutex guards all but files (leader: whoever set busy) and the atomics. */
 struct cfsr_writer_lane {
     _Alignas(64) pthread_mutex_t mutex;
     pthread_cond_t changed; /* durable_lsn moved, busy was cleared, or the lane failed */
+    uint32_t id;
     struct cfsr_commit_group group;
     uint64_t durable_lsn;
-    bool busy; /* a leader writes, or rotates */
+    bool busy; /* a leader writes, or rotates; or the helper opens the lane anew */
+    /* After a failed write or sync, until the helper has opened the lane anew: nothing is taken. */
     bool failed;
-    bool clean_end;              /* continues behind a closing MARK: a MARK alone must come first */
+    int failed_rc;        /* why */
+    uint64_t retry_at_ns; /* when the helper tries again */
+    uint64_t generation;  /* goes up with each time it was opened anew */
+    struct cfsr_lost_range lost[CFSR_LOST_RANGES_MAX]; /* ascending */
+    uint32_t lost_count;
+    uint64_t staged_lsn;    /* highest end LSN given out by cfsr_journal_stage() */
+    bool lost_untold;       /* of those, some were lost: the next flush says so */
+    uint64_t full_until_ns; /* a segment could not be had for want of space: not tried before */
+    bool clean_end;         /* continues behind a closing MARK: a MARK alone must come first */
     struct cfsr_lane_file files; /* of the leader; the spare also of the helper */
     struct cfsr_file *lock;
     atomic_bool used;        /* written to since it was opened */
@@ -54,10 +70,20 @@ struct cfsr_journal {
     pthread_cond_t helper_wake;
     bool stopping;           /* under helper_mutex */
     atomic_bool helper_idle; /* sleeps for long: poke it */
+    atomic_bool reopen_wanted;
     atomic_bool spare_wanted;
     struct cfsr_gc_limits limits;
-    struct cfsr_acks acks; /* of the helper */
-    atomic_uint recycled, removed, forced;
+    struct cfsr_acks acks; /* of the helper, as the next two */
+    struct cfsr_gc_peer peers[CFSR_STATUS_PEERS_MAX];
+    struct cfsr_detached_since {
+        uint64_t site_id;
+        uint64_t acked_sum; /* over the lanes, when it was seen detached first */
+    } detached_since[CFSR_STATUS_PEERS_MAX];
+    uint32_t detached_count;
+    atomic_uint pressure; /* enum cfsr_gc_pressure_level */
+    atomic_uint pause_ms;
+    atomic_ullong journal_bytes;
+    atomic_uint recycled, removed, forced, reopened, detached_removals;
 };
 
 int cfsr_writer_helper_start(struct cfsr_journal *journal);
@@ -68,5 +94,16 @@ void cfsr_writer_helper_poke(struct cfsr_journal *journal);
  * own. Lane locked. */
 int cfsr_writer_mark(struct cfsr_journal *journal, struct cfsr_writer_lane *lane, uint32_t flags,
                      bool skip_if_active);
+
+/* Removes what is not needed, detaches who holds too much back. Helper. */
+void cfsr_writer_retain(struct cfsr_journal *journal);
+/* Opens anew, on fresh descriptors, the lanes whose write or sync failed. Helper. */
+void cfsr_writer_reopen_failed(struct cfsr_journal *journal);
+/* Says on the status page what recovery found. */
+void cfsr_writer_publish_state(struct cfsr_journal *journal, uint32_t lane_id,
+                               const struct cfsr_lane_state *state);
+/* cfsr_journal_open() on another file backend; the status page stays a real file. For tests. */
+int cfsr_journal_open_on(struct cfsr_fs *fs, const struct cfsr_journal_options *options,
+                         struct cfsr_journal **journal_out);
 
 #endif

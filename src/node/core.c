@@ -2,8 +2,8 @@
  * core.c - one node core: made once, then turned until drained.
  *
  * A turn, the same order everywhere: heads of the journal → transport upcalls → inbox writes → acks
- * → links (encode, send) → one flush. The caller (reactor or simulator) has delivered file
- * completions and job results before the turn, and submits after it.
+ * → links (encode, send) → queries, scrub → one flush. The caller (reactor or simulator) has
+ * delivered file completions and job results before the turn, and submits after it.
  *
  * Thread:     the owning core.
  * Invariants: no memory is taken after creation; a turn encodes at most CFSR_NODE_ENCODES_PER_TURN
@@ -49,7 +49,8 @@ uint64_t cfsr_node_memory_bytes(const struct cfsr_node_options *options)
            options->inbox_slots * (uint64_t)CFSR_INBOX_SLOT_BYTES +
            cfsr_align_up(CFSR_NODE_SCRATCH_BYTES, 4096) +
            (links + options->conns_max) * CFSR_NODE_CONTROL_SLOTS *
-               cfsr_align_up(CFSR_NODE_CONTROL_SLOT_BYTES, 4096);
+               cfsr_align_up(CFSR_NODE_CONTROL_SLOT_BYTES, 4096) +
+           CFSR_NODE_QUERY_BYTES;
 }
 
 /* Batches made with equal settings are interchangeable between peers of this class: codec, level,
@@ -78,6 +79,10 @@ static int create_parts(struct cfsr_node_core *core, uint64_t now_ns)
         rc = node_conns_create(core);
     if (rc == 0)
         rc = node_links_create(core, now_ns);
+    if (rc == 0)
+        rc = node_server_create(core);
+    if (rc == 0)
+        rc = node_scrub_create(core, now_ns);
     return rc;
 }
 
@@ -95,6 +100,7 @@ int cfsr_node_core_create(const struct cfsr_node_options *options, const struct 
     core->local = (struct cfsr_session_local){
         .site = options->site,
         .keyring = options->keyring,
+        .features = CFSR_FEATURES_KNOWN & ~options->features_withheld,
         .core = options->core,
         .cores = options->cores,
     };
@@ -116,6 +122,8 @@ int cfsr_node_core_create(const struct cfsr_node_options *options, const struct 
 void cfsr_node_core_destroy(struct cfsr_node_core *core)
 {
     CFSR_ASSERT(core->ops_busy == 0 && core->jobs_busy == 0);
+    node_scrub_destroy(core);
+    node_server_destroy(core);
     node_links_destroy(core);
     node_conns_destroy(core);
     node_stores_destroy(core);
@@ -130,7 +138,10 @@ int cfsr_node_core_add_lane(struct cfsr_node_core *core, uint32_t lane,
 {
     CFSR_ASSERT(node_owns(core, lane) && core->stores[lane] == NULL);
     core->now_ns = now_ns;
-    return node_store_add(core, lane, state);
+    int rc = node_store_add(core, lane, state);
+    if (rc == 0 && state->damaged > 0)
+        node_scrub_inbox(core, lane); /* found by recovery: what it cost is fetched again */
+    return rc;
 }
 
 void cfsr_node_core_set_head(struct cfsr_node_core *core, uint32_t lane, uint64_t committed_lsn,
@@ -181,6 +192,8 @@ unsigned cfsr_node_core_tick(struct cfsr_node_core *core, uint64_t now_ns, uint6
     work += node_stores_turn(core);
     work += node_conns_turn(core);
     work += node_links_turn(core);
+    work += node_server_turn(core);
+    work += node_scrub_turn(core);
     core->env.transport->flush(core->env.group);
     if (core->draining)
         node_conns_drain(core);
@@ -190,6 +203,8 @@ unsigned cfsr_node_core_tick(struct cfsr_node_core *core, uint64_t now_ns, uint6
 uint64_t cfsr_node_core_next_deadline(const struct cfsr_node_core *core)
 {
     uint64_t deadline = cfsr_min_u64(node_links_deadline(core), node_conns_deadline(core));
+    deadline = cfsr_min_u64(deadline, node_scrub_deadline(core));
+    deadline = cfsr_min_u64(deadline, node_server_deadline(core));
     return cfsr_min_u64(deadline, node_stores_deadline(core));
 }
 

@@ -22,12 +22,6 @@
 #include "base/fail.h"
 #include "base/log.h"
 
-/*
- * Largest frame of a connection that has not proven the key: a HELLO of all lanes takes a quarter
- * of it, and it fits the transport's small receive buffer, so that strangers cannot hold the pooled
- * ones.
- */
-#define UNPROVEN_FRAME_MAX_BYTES 3072u
 /* Places kept for the next to come: below it the oldest connection that has proven nothing makes
  * room. */
 #define CONNS_RESERVE 8u
@@ -35,8 +29,6 @@
 /* Clocks of peers further ahead than this are not taken over; quarantine of such batches is policy
  * above. */
 #define CLOCK_SKEW_MAX_US 500000u
-
-static void execute(struct node_conn *conn);
 
 static int peer_of(const struct cfsr_node_core *core, uint64_t site_id)
 {
@@ -82,10 +74,8 @@ static int cursor(void *user, uint64_t site_id, const struct cfsr_uuid *journal,
     struct cfsr_inbox_lane *inbox = inbox_of(conn, lane);
     int origin = cfsr_inbox_lane_find_site(inbox, site_id);
 
-    if (cfsr_inbox_lane_failed(inbox))
-        return cfsr_fail(-CFSR_E_FAILED,
-                         "inbox lane %u had a write error: restart the daemon of site %llu", lane,
-                         (unsigned long long)conn->core->options.site->site_id);
+    if (conn->core->stores[lane]->healing || cfsr_inbox_lane_failed(inbox))
+        return node_store_refusal(conn->core->stores[lane]);
     if (origin < 0) {
         *lane_out = (struct cfsr_hello_lane){.last = {.lsn = UINT64_MAX}};
         return 0;
@@ -311,7 +301,7 @@ static bool take_frame(struct node_conn *conn, const struct cfsr_link_header *he
         cfsr_receiver_on_frame(&conn->receiver, core->now_ns, core->wall_us, header, frame,
                                &core->outbox);
     }
-    execute(conn);
+    node_conn_execute(conn);
     return true;
 }
 
@@ -327,17 +317,15 @@ static size_t on_data(void *user, struct cfsr_conn *transport_conn, const uint8_
         int rc = conn->receiver.state == CFSR_RECEIVER_CLOSING
                      ? -CFSR_E_SHUTDOWN
                      : cfsr_link_header_load(span + taken, &header);
-        if (rc == 0 && conn->receiver.state < CFSR_RECEIVER_RUNNING &&
-            (header.type == CFSR_FRAME_BATCH ||
-             header.length_bytes > UNPROVEN_FRAME_MAX_BYTES - CFSR_LINK_HEADER_BYTES))
-            rc = -CFSR_E_BAD_FRAME; /* a dialer proves itself by a heartbeat first */
+        if (rc == 0 && !cfsr_receiver_expects(&conn->receiver, header.type, header.length_bytes))
+            rc = -CFSR_E_BAD_FRAME; /* before its bytes are waited for */
         if (rc < 0) {
             taken = len_bytes; /* nothing of a connection that ends is looked at */
             if (conn->receiver.state != CFSR_RECEIVER_CLOSING) {
                 cfsr_counter_add(&core->counters.bad_frames, 1);
                 cfsr_receiver_reject(&conn->receiver, core->now_ns, rc, cfsr_strerror(rc),
                                      &core->outbox);
-                execute(conn);
+                node_conn_execute(conn);
             }
             break;
         }
@@ -360,6 +348,10 @@ static void on_connected(void *user, struct cfsr_conn *transport_conn)
 static void on_sent(void *user, struct cfsr_conn *transport_conn, uint64_t cookie)
 {
     struct node_conn *conn = user;
+    if (cookie == NODE_COOKIE_REPLY) {
+        node_server_sent(conn->core);
+        return;
+    }
     node_control_sent(&conn->control, cookie);
     if (conn->waiting) {
         conn->waiting = false;
@@ -389,6 +381,7 @@ static void on_closed(void *user, struct cfsr_conn *transport_conn, int reason)
                  CFSR_U("peer", receiver->site_id != 0 ? receiver->site_id
                                                        : receiver->session.hello.site_id),
                  CFSR_U("core", core->options.core), CFSR_S("reason", cfsr_error_name(why)));
+    node_queries_closed(core, (struct node_channel){.conn = conn, .attempt = conn->attempt});
     cfsr_receiver_fini(&conn->receiver);
     for (unsigned i = 0; i < CFSR_ARRAY_LEN(conn->key); i++) {
         cfsr_mac_key_destroy(conn->key[i]);
@@ -440,12 +433,14 @@ static void take_over(struct node_conn *winner)
              CFSR_S("peer_name", core->options.peers[winner->peer].name),
              CFSR_U("core", core->options.core),
              CFSR_U("lanes", (uint64_t)__builtin_popcountll(mine->lane_mask)));
+    node_scrub_on_peer(core);
 }
 
-static void execute(struct node_conn *conn)
+void node_conn_execute(struct node_conn *conn)
 {
     struct cfsr_node_core *core = conn->core;
     struct cfsr_outbox *out = &core->outbox;
+    bool took_over = false;
 
     for (unsigned i = 0; i < out->count; i++) {
         const struct cfsr_action *action = &out->item[i];
@@ -454,11 +449,43 @@ static void execute(struct node_conn *conn)
             node_control_send(core, &conn->control, conn->conn, action->frame, action->frame_bytes);
             break;
         case CFSR_ACTION_CLOSE: core->env.transport->close(conn->conn, true); break;
-        case CFSR_ACTION_TAKE_OVER: take_over(conn); break;
+        case CFSR_ACTION_TAKE_OVER:
+            take_over(conn);
+            took_over = true;
+            break;
+        case CFSR_ACTION_SERVE: core->queries_waiting = true; break;
+        case CFSR_ACTION_ANSWER:
+            node_scrub_answered(core, 0, &conn->receiver.queries.answer);
+            break;
         default: CFSR_ASSERT(false);
         }
     }
     out->count = 0;
+    /* The older connections stage nothing any more. A farewell, if it comes to that, follows what
+     * was sent above. */
+    if (took_over && conn->receiver.state == CFSR_RECEIVER_RUNNING &&
+        !cfsr_receiver_confirm(&conn->receiver, core->now_ns, staged_lsn, conn, out))
+        node_conn_execute(conn);
+}
+
+int node_conn_reply(struct node_conn *conn, void *bytes, uint32_t payload_bytes)
+{
+    struct cfsr_node_core *core = conn->core;
+    uint32_t frame_bytes = cfsr_receiver_reply(&conn->receiver, bytes, payload_bytes);
+    struct cfsr_frame out = {
+        .pieces = {{.iov_base = bytes, .iov_len = frame_bytes}},
+        .count = 1,
+        .cookie = NODE_COOKIE_REPLY,
+    };
+
+    if (frame_bytes == 0)
+        return -ENOTCONN;
+    /* Nothing else of this direction is data: there is room, or the connection is closing. */
+    if (core->env.transport->send(conn->conn, CFSR_STREAM_DATA, &out, 1) == 1)
+        return 0;
+    cfsr_receiver_abort(&conn->receiver, -EIO, &core->outbox);
+    node_conn_execute(conn);
+    return -ENOTCONN;
 }
 
 /* Silent strangers, also those who are being shown out, must not keep the peers out. */
@@ -513,6 +540,7 @@ void cfsr_node_core_accept(struct cfsr_node_core *core, struct cfsr_incoming *in
         core->env.transport->incoming_discard(incoming);
         return;
     }
+    conn->attempt++;
     conn->peer = -1;
     conn->waiting = false;
     conn->evicted = false;
@@ -562,7 +590,7 @@ static unsigned turn(struct node_conn *conn)
     if (node_control_free(&conn->control) < CFSR_NODE_CONTROL_RESERVE) {
         if (core->now_ns >= cfsr_receiver_next_deadline(&conn->receiver)) {
             cfsr_receiver_tick_blocked(&conn->receiver, core->now_ns, &core->outbox);
-            execute(conn);
+            node_conn_execute(conn);
         }
         return work;
     }
@@ -571,11 +599,11 @@ static unsigned turn(struct node_conn *conn)
         cfsr_counter_add(&core->counters.acks_sent, 1);
         work++;
     }
-    execute(conn);
+    node_conn_execute(conn);
     if (core->now_ns >= cfsr_receiver_next_deadline(&conn->receiver) &&
         node_control_free(&conn->control) >= CFSR_NODE_CONTROL_RESERVE) {
         cfsr_receiver_tick(&conn->receiver, core->now_ns, core->wall_us, &core->outbox);
-        execute(conn);
+        node_conn_execute(conn);
     }
     return work;
 }
@@ -604,6 +632,21 @@ uint64_t node_conns_deadline(const struct cfsr_node_core *core)
     return deadline;
 }
 
+void node_conns_drop_lane(struct cfsr_node_core *core, uint32_t lane, int reason)
+{
+    for (uint32_t i = 0; i < core->conn_count; i++) {
+        struct node_conn *conn = &core->conns[i];
+        if (!conn->in_use || conn->receiver.state == CFSR_RECEIVER_CLOSING ||
+            (conn->receiver.lane_mask >> lane & 1) == 0)
+            continue;
+        if (node_control_free(&conn->control) < CFSR_NODE_CONTROL_RESERVE)
+            cfsr_receiver_abort(&conn->receiver, reason, &core->outbox);
+        else
+            cfsr_receiver_stop(&conn->receiver, core->now_ns, reason, &core->outbox);
+        node_conn_execute(conn);
+    }
+}
+
 void node_conns_drain(struct cfsr_node_core *core)
 {
     for (uint32_t i = 0; i < core->conn_count; i++) {
@@ -614,7 +657,7 @@ void node_conns_drain(struct cfsr_node_core *core)
             cfsr_receiver_abort(&conn->receiver, -CFSR_E_SHUTDOWN, &core->outbox);
         else
             cfsr_receiver_stop(&conn->receiver, core->now_ns, -CFSR_E_SHUTDOWN, &core->outbox);
-        execute(conn);
+        node_conn_execute(conn);
     }
 }
 

@@ -14,6 +14,7 @@
 #include "node/limits.h"
 #include "node/node.h"
 #include "pipeline/batch.h"
+#include "repl/scrub.h"
 
 struct node_stream;
 struct node_link;
@@ -109,6 +110,7 @@ struct node_stamp_job {
     struct node_link *link;
     uint32_t lane;
     uint64_t attempt; /* of the link's connection */
+    uint64_t committed_lsn;
     struct cfsr_record_stamp wanted, found;
     uint64_t found_end_lsn;
     int result;
@@ -149,8 +151,9 @@ struct node_link {
 struct node_conn {
     struct cfsr_node_core *core;
     bool in_use;
-    bool evicted; /* closed at once to make room */
-    bool waiting; /* took nothing: no room; resumed when a lane or slot moves */
+    bool evicted;     /* closed at once to make room */
+    bool waiting;     /* took nothing: no room; resumed when a lane or slot moves */
+    uint64_t attempt; /* counts connections: answers to an older one are dropped */
     struct cfsr_receiver receiver;
     struct cfsr_conn *conn;
     struct node_control control;
@@ -175,6 +178,19 @@ struct node_segment_job {
     bool direct;
 };
 
+/* After a failed write: the lane is read back and begun anew behind what is durable. */
+struct node_heal_job {
+    struct cfsr_node_job job;
+    struct cfsr_node_core *core;
+    struct node_store *store;
+    struct cfsr_file *old[CFSR_INBOX_FILES_MAX]; /* closed by the job */
+    struct cfsr_file *file;                      /* of the segment to go on in */
+    bool direct;
+    uint64_t wall_us;
+    int result;
+    struct cfsr_inbox_state *fallback, *recovered;
+};
+
 struct node_store_write {
     struct cfsr_file_op op;
     struct cfsr_inbox_write write;
@@ -195,12 +211,89 @@ struct node_store {
     bool direct;
     uint64_t retry_ns; /* after a failed preparation (full disk) */
     int last_error;
+    bool healing; /* a write failed, and the lane is not begun anew yet */
+    struct node_heal_job heal;
 };
 
 struct node_inbox_slot {
     uint8_t *base;
     uint16_t buffer_index;
     uint32_t next_free;
+};
+
+/* ---- questions and answers (query.c) ---- */
+
+/* One connection, of either kind, and which of the many that its object carries. */
+struct node_channel {
+    struct node_link *link;
+    struct node_conn *conn;
+    uint64_t attempt;
+};
+
+enum node_server_state {
+    NODE_SERVER_IDLE,
+    NODE_SERVER_READING, /* the job runs */
+    NODE_SERVER_READY,   /* the answer waits for room in the transport */
+    NODE_SERVER_SENDING, /* the transport holds it */
+};
+
+/* Answers peers' queries, one at a time. */
+struct node_server {
+    struct cfsr_node_job job;
+    struct cfsr_node_core *core;
+    enum node_server_state state;
+    struct node_channel to;
+    uint64_t asker;  /* site id */
+    uint32_t key_id; /* of the pair with the asker */
+    struct cfsr_query query;
+    uint64_t committed_lsn;
+    struct cfsr_reply reply;
+    uint8_t *frame; /* link header, REPLY's fixed part, body: CFSR_FRAME_MAX_BYTES */
+    uint8_t *raw;   /* records to encode */
+    struct cfsr_batch_codec *codec;
+    uint32_t next;        /* round robin */
+    uint64_t deadline_ns; /* READY, SENDING: a peer that takes no answer keeps the others waiting */
+    union {
+        struct cfsr_window_digest own[CFSR_REPLY_WINDOWS_MAX];
+        struct cfsr_inbox_window inbox[CFSR_REPLY_WINDOWS_MAX];
+    } windows;
+};
+
+/* ---- checking and mending (scrub.c, scrub_job.c) ---- */
+
+struct node_scrub {
+    struct cfsr_node_core *core;
+    struct cfsr_scrub machine;
+    uint64_t peer_sites[CFSR_STATUS_PEERS_MAX];
+    struct cfsr_scrub_counters counted; /* what the core's counters hold already */
+    bool asking;                        /* a QUERY of ours awaits its answer … */
+    struct node_channel asked;          /* … on this connection */
+    uint64_t served_ns[CFSR_LANES_MAX]; /* when a peer's question last found damage here */
+
+    /* The job at hand; the helper thread owns these while it runs. */
+    struct cfsr_node_job job;
+    struct cfsr_scrub_step step;
+    uint64_t committed_lsn;
+    struct cfsr_inbox_end end;
+    struct cfsr_journal_check *journal_check[CFSR_SCRUB_TASKS];
+    struct cfsr_inbox_check *inbox_check;
+    struct cfsr_batch_codec *codec;
+    uint8_t *frame; /* the answer's body */
+    uint32_t frame_bytes;
+    uint64_t answer_site; /* who gave it */
+    uint8_t *raw;
+    uint32_t window_count; /* the answer's windows */
+    struct cfsr_window_digest theirs[CFSR_REPLY_WINDOWS_MAX];
+    struct cfsr_window_digest ours[CFSR_REPLY_WINDOWS_MAX];
+    /* Its result. */
+    int result;
+    bool refused;
+    uint64_t bytes, floor_lsn, end_lsn, first_different_lsn;
+    uint32_t compared, different;
+    struct cfsr_journal_gap journal_gap;
+    struct cfsr_inbox_gap inbox_gap;
+    bool unnamed; /* of an inbox check that is done: the lane's cursors are to be written */
+    bool put_due; /* a verified frame waits for room in the inbox */
 };
 
 /* ---- the core ---- */
@@ -249,6 +342,10 @@ struct cfsr_node_core {
     bool inbox_full; /* no segment can be had: full disk */
     uint64_t *seqs;  /* next seqs: peers × lanes × shards of a lane; 0: not known */
     uint32_t seqs_per_lane;
+
+    bool queries_waiting; /* a connection may have a QUERY to be served */
+    struct node_server server;
+    struct node_scrub scrub;
 
     struct cfsr_node_counters counters;
     struct cfsr_node_stages stages;
@@ -311,7 +408,50 @@ void node_control_send(struct cfsr_node_core *core, struct node_control *control
                        struct cfsr_conn *conn, const void *frame, uint32_t frame_bytes);
 uint32_t node_control_free(const struct node_control *control);
 #define NODE_COOKIE_CONTROL 0x8000000000000000ull
+#define NODE_COOKIE_REPLY   0x4000000000000000ull
 void node_control_sent(struct node_control *control, uint64_t cookie);
+/* Runs what the last event of the link's sender asked for. */
+void node_link_execute(struct node_link *link);
+/* Seals and sends a REPLY; 0, -EAGAIN (no room now), -ENOTCONN. The bytes stay untouched until
+ * node_server_sent(). */
+int node_link_reply(struct node_link *link, void *bytes, uint32_t payload_bytes);
+/* Our journal's lane was mended, or cannot be at lsn. */
+void node_links_mended(struct cfsr_node_core *core, uint32_t lane, bool mended, uint64_t lsn);
+
+/* stamp.c */
+void node_stamp_check(struct node_link *link, const struct cfsr_action *action);
+
+/* query.c */
+int node_server_create(struct cfsr_node_core *core);
+void node_server_destroy(struct cfsr_node_core *core);
+unsigned node_server_turn(struct cfsr_node_core *core);
+uint64_t node_server_deadline(const struct cfsr_node_core *core);
+void node_server_sent(struct cfsr_node_core *core);
+/* A connection ended: what was asked or served on it is over. */
+void node_queries_closed(struct cfsr_node_core *core, struct node_channel channel);
+/* Sends a QUERY to the peer (an index); false: it cannot be asked now. */
+bool node_ask(struct cfsr_node_core *core, uint32_t peer, const struct cfsr_query *query,
+              struct node_channel *channel_out);
+bool node_can_ask(const struct cfsr_node_core *core, uint32_t peer, uint32_t lane);
+/* The channel's port, NULL if that connection is gone. */
+struct cfsr_query_port *node_channel_port(const struct node_channel *channel);
+
+/* scrub.c */
+int node_scrub_create(struct cfsr_node_core *core, uint64_t now_ns);
+void node_scrub_destroy(struct cfsr_node_core *core);
+unsigned node_scrub_turn(struct cfsr_node_core *core);
+uint64_t node_scrub_deadline(const struct cfsr_node_core *core);
+/* A link met damage in our own journal. */
+void node_scrub_damaged(struct cfsr_node_core *core, uint32_t lane, uint64_t lsn);
+/* Serving a peer met damage: of our own journal at lsn, or of the inbox. */
+void node_scrub_served_damage(struct cfsr_node_core *core, uint32_t lane, bool inbox, uint64_t lsn);
+/* The lane's inbox is known to be damaged. */
+void node_scrub_inbox(struct cfsr_node_core *core, uint32_t lane);
+void node_scrub_on_peer(struct cfsr_node_core *core);
+/* rc 0 and the answer to what was asked, or why there is none. */
+void node_scrub_answered(struct cfsr_node_core *core, int rc, const struct cfsr_reply *reply);
+/* scrub_job.c */
+void node_scrub_run_job(struct cfsr_node_job *job);
 
 /* incoming.c */
 int node_conns_create(struct cfsr_node_core *core);
@@ -319,6 +459,11 @@ void node_conns_destroy(struct cfsr_node_core *core);
 unsigned node_conns_turn(struct cfsr_node_core *core);
 uint64_t node_conns_deadline(const struct cfsr_node_core *core);
 void node_conns_drain(struct cfsr_node_core *core);
+/* Ends the connections that carry the lane: their peers resume from the durable cursors. */
+void node_conns_drop_lane(struct cfsr_node_core *core, uint32_t lane, int reason);
+void node_conn_execute(struct node_conn *conn);
+/* As node_link_reply(). */
+int node_conn_reply(struct node_conn *conn, void *bytes, uint32_t payload_bytes);
 
 /* store.c */
 int node_stores_create(struct cfsr_node_core *core);
@@ -327,6 +472,8 @@ int node_store_add(struct cfsr_node_core *core, uint32_t lane,
                    const struct cfsr_inbox_state *state);
 /* Room for a frame of this many bytes; takes a slot if needed. False: stalled, counted. */
 bool node_store_room(struct node_store *store, uint32_t frame_bytes);
+/* Why a peer is not let in while a failed lane is begun anew; a typed error with its message. */
+int node_store_refusal(const struct node_store *store);
 unsigned node_stores_turn(struct cfsr_node_core *core);
 uint64_t node_stores_deadline(const struct cfsr_node_core *core);
 bool node_stores_idle(const struct cfsr_node_core *core);

@@ -3,12 +3,20 @@
  * marked [io]; the rest is small.
  *
  * With the defaults (4 lanes, 1 core; figures in docs/architecture.md):
- *   [io] journal streams:  read_buffers × CFSR_NODE_READ_BUFFER_BYTES   each stream owns two: one
- * consumed, one being read [io] encoded batches:  batch_slots × CFSR_NODE_BATCH_SLOT_BYTES [io]
- * inbox slots:      inbox_slots × CFSR_INBOX_SLOT_BYTES          filling or being written, over all
- * lanes [io] decode scratch:   1 × CFSR_NODE_SCRATCH_BYTES [io] control frames:   (links + conns) ×
- * CFSR_NODE_CONTROL_SLOTS × CFSR_NODE_CONTROL_SLOT_BYTES receive rings:    transport group:
- * recv_rings_max × recv_ring_bytes
+ *   [io] journal streams:  read_buffers × CFSR_NODE_READ_BUFFER_BYTES; each stream owns two: one
+ *                          consumed, one being read
+ *   [io] encoded batches:  batch_slots × CFSR_NODE_BATCH_SLOT_BYTES
+ *   [io] inbox slots:      inbox_slots × CFSR_INBOX_SLOT_BYTES; filling or being written, over all
+ *                          lanes
+ *   [io] decode scratch:   1 × CFSR_NODE_SCRATCH_BYTES
+ *   [io] control frames:   (links + conns) × CFSR_NODE_CONTROL_SLOTS × CFSR_NODE_CONTROL_SLOT_BYTES
+ *   [io] queries:          1 × CFSR_NODE_QUERY_BYTES; an answer being made, one being checked, and
+ *                          the records of each
+ *        receive rings:    transport group: recv_rings_max × recv_ring_bytes
+ *
+ * From the heap, on the helper thread, while they last: of a scrub a journal check for each of its
+ * two tasks (2 MiB each), one inbox check (3.2 MiB), digests to compare (2 MiB); of an answer with
+ * digests 2 MiB.
  */
 #ifndef CFSR_NODE_LIMITS_H
 #define CFSR_NODE_LIMITS_H
@@ -35,6 +43,14 @@
 #define CFSR_NODE_CONTROL_SLOT_BYTES (CFSR_LINK_HEADER_BYTES + CFSR_CONTROL_MAX_BYTES)
 /* Batches encoded in one turn: keeps a turn below 2 ms at 256 KiB a batch. */
 #define CFSR_NODE_ENCODES_PER_TURN 4
+/* One answer each way, and the records in it. */
+#define CFSR_NODE_QUERY_FRAME_BYTES (CFSR_FRAME_MAX_BYTES)
+#define CFSR_NODE_QUERY_BYTES                                        \
+    (2 * (uint64_t)(CFSR_NODE_ALIGNED(CFSR_NODE_QUERY_FRAME_BYTES) + \
+                    CFSR_NODE_ALIGNED(CFSR_BATCH_BODY_MAX_BYTES)))
+#define CFSR_NODE_ALIGNED(bytes) (((bytes) + 4095u) & ~4095u)
+/* Log that answering one QUERY reads at most, about. */
+#define CFSR_NODE_SERVE_BYTES (16u << 20)
 /* Sends whose ack is timed, per link. */
 #define CFSR_NODE_ACK_MARKS 128
 

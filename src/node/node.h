@@ -21,6 +21,7 @@
 #include "inbox/inbox.h"
 #include "journal/status_page.h"
 #include "repl/receiver.h"
+#include "repl/scrub.h"
 #include "repl/sender.h"
 #include "transport/transport.h"
 
@@ -84,6 +85,11 @@ struct cfsr_node_options {
     bool journal_direct, inbox_direct;
     bool ack_written; /* ack when written, not when durable; named so in every ack */
 
+    uint64_t scrub_interval_ns; /* between runs by ourselves; 0: none */
+    uint64_t scrub_rate;        /* bytes per second a run checks at most; 0: unlimited */
+    uint64_t scrub_retry_ns;    /* what was not repaired is tried again; 0: 30 s */
+    uint64_t features_withheld; /* CFSR_FEATURE_* not offered to peers */
+
     uint32_t read_buffers; /* two per journal stream */
     uint32_t batch_slots;
     uint32_t inbox_slots;
@@ -91,40 +97,52 @@ struct cfsr_node_options {
 };
 
 /* Counters of a core; the unpleasant ones included. Written by the core, read by any thread. */
-#define CFSR_NODE_COUNTERS(X)                                                       \
-    X(batches_encoded)                                                              \
-    X(batches_shared) /* sends that reused a batch encoded for another peer */      \
-    X(entries_tailed)                                                               \
-    X(raw_bytes_encoded)                                                            \
-    X(stored_bytes_encoded)                                                         \
-    X(journal_reads)                                                                \
-    X(journal_read_bytes)                                                           \
-    X(batches_sent)                                                                 \
-    X(wire_bytes_sent)                                                              \
-    X(batches_received)                                                             \
-    X(duplicate_batches)                                                            \
-    X(wire_bytes_received)                                                          \
-    X(raw_bytes_received)                                                           \
-    X(entries_received)                                                             \
-    X(inbox_writes)                                                                 \
-    X(inbox_write_bytes)                                                            \
-    X(inbox_write_errors)                                                           \
-    X(acks_sent)                                                                    \
-    X(acks_received)                                                                \
-    X(batches_timed_out)                                                            \
-    X(retransmitted_bytes)                                                          \
-    X(connects)                                                                     \
-    X(refused_in)  /* connections refused or dropped here, with a named reason */   \
-    X(refused_out) /* refusals by peers */                                          \
-    X(bad_frames)  /* malformed, replayed, wrong tag, wrong digest, damaged body */ \
-    X(peer_regressions)                                                             \
-    X(stall_no_batch_slot)                                                          \
-    X(stall_no_stream)                                                              \
-    X(stall_no_inbox_slot)                                                          \
-    X(stall_inbox_writes)                                                           \
-    X(stall_no_segment)                                                             \
-    X(stall_no_control_slot)                                                        \
-    X(stall_window)
+#define CFSR_NODE_COUNTERS(X)                                                            \
+    X(batches_encoded)                                                                   \
+    X(batches_shared) /* sends that reused a batch encoded for another peer */           \
+    X(entries_tailed)                                                                    \
+    X(raw_bytes_encoded)                                                                 \
+    X(stored_bytes_encoded)                                                              \
+    X(journal_reads)                                                                     \
+    X(journal_read_bytes)                                                                \
+    X(batches_sent)                                                                      \
+    X(wire_bytes_sent)                                                                   \
+    X(batches_received)                                                                  \
+    X(duplicate_batches)                                                                 \
+    X(wire_bytes_received)                                                               \
+    X(raw_bytes_received)                                                                \
+    X(entries_received)                                                                  \
+    X(inbox_writes)                                                                      \
+    X(inbox_write_bytes)                                                                 \
+    X(inbox_write_errors)                                                                \
+    X(inbox_lane_reopened) /* after a failed write: begun anew behind what is durable */ \
+    X(acks_sent)                                                                         \
+    X(acks_received)                                                                     \
+    X(batches_timed_out)                                                                 \
+    X(retransmitted_bytes)                                                               \
+    X(connects)                                                                          \
+    X(refused_in)  /* connections refused or dropped here, with a named reason */        \
+    X(refused_out) /* refusals by peers */                                               \
+    X(bad_frames)  /* malformed, replayed, wrong tag, wrong digest, damaged body */      \
+    X(peer_regressions)                                                                  \
+    X(stall_no_batch_slot)                                                               \
+    X(stall_no_stream)                                                                   \
+    X(stall_no_inbox_slot)                                                               \
+    X(stall_inbox_writes)                                                                \
+    X(stall_no_segment)                                                                  \
+    X(stall_inbox_failed) /* a failed write: the lane is being begun anew */             \
+    X(stall_no_control_slot)                                                             \
+    X(stall_window)                                                                      \
+    X(queries_sent)                                                                      \
+    X(queries_served)                                                                    \
+    X(queries_refused) /* answered with a status: nothing to give */                     \
+    X(replies_refused) /* answers of peers that failed a check */                        \
+    X(scrub_bytes)                                                                       \
+    X(scrub_windows)                                                                     \
+    X(scrub_differences)                                                                 \
+    X(damage_found)                                                                      \
+    X(damage_repaired)                                                                   \
+    X(damage_unrepairable)
 struct cfsr_node_counters {
 #define X(name) cfsr_counter name;
     CFSR_NODE_COUNTERS(X)
@@ -189,6 +207,10 @@ bool cfsr_node_core_is_drained(const struct cfsr_node_core *core);
 const struct cfsr_node_counters *cfsr_node_core_counters(const struct cfsr_node_core *core);
 const struct cfsr_node_stages *cfsr_node_core_stages(const struct cfsr_node_core *core);
 
+/* Asks for a scrub of lanes of this core (others are passed over); it is over when the status says
+ * that run_finished >= request->run. */
+void cfsr_node_core_scrub(struct cfsr_node_core *core, const struct cfsr_scrub_request *request);
+
 /* Snapshots for status; filled on the core's thread. */
 struct cfsr_node_lane_status {
     uint32_t lane;
@@ -219,12 +241,21 @@ struct cfsr_node_in_status {
     uint64_t durable_lsn, staged_lsn, entries, head_lsn, head_entries;
     bool connected, failed;
 };
+struct cfsr_node_scrub_status {
+    bool running;
+    uint64_t run_finished; /* highest run that is over */
+    uint64_t lane_mask;    /* of this core */
+    struct cfsr_scrub_lane lane[CFSR_LANES_MAX];
+    uint32_t finding_count;
+    struct cfsr_scrub_finding finding[CFSR_SCRUB_FINDINGS_MAX]; /* the last ones, oldest first */
+};
 #define CFSR_NODE_LINKS_MAX (CFSR_STATUS_PEERS_MAX * 4)
 #define CFSR_NODE_INS_MAX   (CFSR_LANES_MAX * 8)
 struct cfsr_node_status {
     uint32_t link_count, in_count, connections_in;
     struct cfsr_node_link_status link[CFSR_NODE_LINKS_MAX];
     struct cfsr_node_in_status in[CFSR_NODE_INS_MAX];
+    struct cfsr_node_scrub_status scrub;
 };
 void cfsr_node_core_status(const struct cfsr_node_core *core, struct cfsr_node_status *status_out);
 

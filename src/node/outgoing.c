@@ -21,8 +21,6 @@
 #include "base/assert.h"
 #include "base/log.h"
 
-static void execute(struct node_link *link);
-
 /* ---- control frames ---- */
 
 int node_control_create(struct cfsr_node_core *core, struct node_control *control)
@@ -68,65 +66,6 @@ void node_control_sent(struct node_control *control, uint64_t cookie)
     control->busy &= ~(1u << slot);
 }
 
-/* ---- the record below the peer's cursor ---- */
-
-static int read_stamp(struct node_stamp_job *stamp)
-{
-    struct cfsr_node_core *core = stamp->link->core;
-    const struct cfsr_site *site = core->options.site;
-    struct cfsr_record_header header;
-    uint8_t bytes[CFSR_RECORD_HEADER_BYTES];
-    char path[CFSR_PATH_MAX + 64];
-    struct cfsr_file *file;
-    int rc;
-
-    cfsr_segment_path(site, stamp->lane, stamp->wanted.lsn, path, sizeof path);
-    rc = cfsr_file_open(core->env.blocking_fs, path, CFSR_OPEN_READ, &file);
-    if (rc < 0)
-        return rc;
-    rc = cfsr_file_pread(file, bytes, sizeof bytes,
-                         cfsr_segment_file_offset(site, stamp->wanted.lsn));
-    cfsr_file_close(file);
-    if (rc < 0)
-        return rc;
-    if (rc != (int)sizeof bytes || stamp->wanted.lsn % CFSR_RECORD_ALIGN != 0)
-        return -CFSR_E_FORMAT;
-    cfsr_record_header_load(bytes, &header);
-    stamp->found = (struct cfsr_record_stamp){
-        .lsn = stamp->wanted.lsn,
-        .seq = header.seq,
-        .timestamp_us = header.timestamp_us,
-        .crc = header.crc,
-    };
-    stamp->found_end_lsn = stamp->wanted.lsn + cfsr_record_total_bytes(&header);
-    /* A record that ends within a header of its segment's end is followed by nothing: the cursor is
-     * the boundary. */
-    uint64_t boundary = cfsr_segment_first_lsn(site, stamp->wanted.lsn) + site->segment_bytes;
-    if (boundary - stamp->found_end_lsn < CFSR_RECORD_HEADER_BYTES)
-        stamp->found_end_lsn = boundary;
-    return 0;
-}
-
-static void run_stamp(struct cfsr_node_job *job)
-{
-    struct node_stamp_job *stamp = CFSR_CONTAINER_OF(job, struct node_stamp_job, job);
-    stamp->result = read_stamp(stamp);
-}
-
-static void done_stamp(struct cfsr_node_job *job)
-{
-    struct node_stamp_job *stamp = CFSR_CONTAINER_OF(job, struct node_stamp_job, job);
-    struct node_link *link = stamp->link;
-
-    node_job_finished(link->core, job);
-    link->stamps_busy--;
-    if (stamp->attempt != link->attempt || link->conn == NULL)
-        return;
-    cfsr_sender_on_stamp(&link->sender, link->core->now_ns, link->core->wall_us, stamp->lane,
-                         stamp->result, &stamp->found, stamp->found_end_lsn, &link->core->outbox);
-    execute(link);
-}
-
 /* ---- transport upcalls ---- */
 
 static void on_connected(void *user, struct cfsr_conn *conn)
@@ -138,7 +77,7 @@ static void on_connected(void *user, struct cfsr_conn *conn)
     (void)conn;
     core->env.random(core->env.user, nonce, sizeof nonce);
     cfsr_sender_on_connected(&link->sender, core->now_ns, core->wall_us, nonce, &core->outbox);
-    execute(link);
+    node_link_execute(link);
 }
 
 static bool is_bad_frame(int reason)
@@ -156,12 +95,12 @@ static size_t on_data(void *user, struct cfsr_conn *conn, const uint8_t *span, s
     while (len_bytes - taken >= CFSR_LINK_HEADER_BYTES && link->conn == conn) {
         struct cfsr_link_header header;
         int rc = cfsr_link_header_load(span + taken, &header);
-        if (rc == 0 && header.type == CFSR_FRAME_BATCH)
-            rc = -CFSR_E_BAD_FRAME; /* data flows the other way here */
+        if (rc == 0 && !cfsr_sender_expects(&link->sender, header.type))
+            rc = -CFSR_E_BAD_FRAME; /* before its bytes are waited for */
         if (rc < 0) {
             cfsr_counter_add(&core->counters.bad_frames, 1);
             cfsr_sender_abort(&link->sender, rc, cfsr_strerror(rc), &core->outbox);
-            execute(link);
+            node_link_execute(link);
             taken = len_bytes; /* nothing of a connection that ends is looked at */
             break;
         }
@@ -177,7 +116,7 @@ static size_t on_data(void *user, struct cfsr_conn *conn, const uint8_t *span, s
         if (!closing && link->sender.state == CFSR_SENDER_CLOSING &&
             is_bad_frame(link->sender.last_reason) && header.type != CFSR_FRAME_GOODBYE)
             cfsr_counter_add(&core->counters.bad_frames, 1);
-        execute(link);
+        node_link_execute(link);
         taken += frame_bytes;
     }
     if (taken > 0)
@@ -191,6 +130,10 @@ static void on_sent(void *user, struct cfsr_conn *conn, uint64_t cookie)
     if (cookie & NODE_COOKIE_CONTROL) {
         node_control_sent(&link->control, cookie);
         link->core->env.transport->recv_resume(conn);
+        return;
+    }
+    if (cookie == NODE_COOKIE_REPLY) {
+        node_server_sent(link->core);
         return;
     }
     CFSR_ASSERT(cookie < CFSR_NODE_LINK_FRAMES_MAX);
@@ -246,6 +189,7 @@ static void on_closed(void *user, struct cfsr_conn *conn, int reason)
     link->conn = NULL;
     link->blocked = false;
     link->queued_bytes = 0;
+    node_queries_closed(core, (struct node_channel){.link = link, .attempt = link->attempt});
     link->mark_count = 0;
     core->env.random(core->env.user, &random, sizeof random);
     cfsr_sender_on_closed(&link->sender, core->now_ns, reason, random);
@@ -282,24 +226,6 @@ static void dial(struct node_link *link)
         cfsr_sender_on_closed(&link->sender, core->now_ns, rc, random);
         log_closed(link);
     }
-}
-
-static void check_stamp(struct node_link *link, const struct cfsr_action *action)
-{
-    struct node_stamp_job *stamp = &link->stamp[action->lane];
-    if (stamp->job.busy) {
-        /* The job of an older connection still runs: this connection is closed and asks again. */
-        link->stamp_overrun = true;
-        return;
-    }
-    stamp->link = link;
-    stamp->lane = action->lane;
-    stamp->attempt = link->attempt;
-    stamp->wanted = action->stamp;
-    stamp->job.run = run_stamp;
-    stamp->job.done = done_stamp;
-    link->stamps_busy++;
-    node_submit_job(link->core, &stamp->job);
 }
 
 static void time_ack(struct node_link *link, uint32_t lane, uint64_t lsn)
@@ -436,7 +362,7 @@ static void execute_one(struct node_link *link, const struct cfsr_action *action
         break;
     case CFSR_ACTION_CHECK_STAMP:
         if (link->conn != NULL)
-            check_stamp(link, action);
+            node_stamp_check(link, action);
         break;
     case CFSR_ACTION_ACKED: publish_acked(link, action); break;
     case CFSR_ACTION_REROUTE: reroute(link, action->cores); break;
@@ -447,6 +373,14 @@ static void execute_one(struct node_link *link, const struct cfsr_action *action
             CFSR_LOG_ERROR, "peer_regressed", CFSR_U("peer", link->sender.options.peer_site_id),
             CFSR_U("lane", action->lane), CFSR_U("lsn", action->lsn),
             CFSR_S("advice", "the peer was restored from an older copy; it is being refilled"));
+        break;
+    case CFSR_ACTION_SERVE: core->queries_waiting = true; break;
+    case CFSR_ACTION_ANSWER: node_scrub_answered(core, 0, &link->sender.queries.answer); break;
+    case CFSR_ACTION_DAMAGED:
+        cfsr_log(CFSR_LOG_ERROR, "journal_damaged", CFSR_U("lane", action->lane),
+                 CFSR_U("lsn", action->lsn), CFSR_U("peer", link->sender.options.peer_site_id),
+                 CFSR_S("meaning", "not sent; it is fetched again from a peer that holds it"));
+        node_scrub_damaged(core, action->lane, action->lsn);
         break;
     case CFSR_ACTION_TAKE_OVER: CFSR_ASSERT(false); break;
     }
@@ -471,11 +405,13 @@ static void publish(struct node_link *link)
                  CFSR_S("peer_name", peer->name), CFSR_S("endpoint", peer->endpoint),
                  CFSR_U("core", link->core->options.core),
                  CFSR_U("lanes", (uint64_t)__builtin_popcountll(link->sender.options.lane_mask)));
+    if (up && !link->up)
+        node_scrub_on_peer(link->core);
     link->up = up;
 }
 
 /* Runs what the last event of this link's sender asked for. */
-static void execute(struct node_link *link)
+void node_link_execute(struct node_link *link)
 {
     struct cfsr_outbox *out = &link->core->outbox;
 
@@ -486,7 +422,7 @@ static void execute(struct node_link *link)
     if (link->stamp_overrun) {
         link->stamp_overrun = false;
         cfsr_sender_abort(&link->sender, -EBUSY, "the last comparison still reads", out);
-        execute(link);
+        node_link_execute(link);
     }
 }
 
@@ -549,7 +485,7 @@ static void send_batch(struct node_link *link, struct node_batch *batch, struct 
         node_batch_release(batch);
         cfsr_sender_abort(&link->sender, rc < 0 ? rc : -EIO, "the transport took no frame",
                           &core->outbox);
-        execute(link);
+        node_link_execute(link);
         return;
     }
     frame->busy = true;
@@ -571,6 +507,47 @@ static bool has_room(const struct node_link *link)
            link->frames_busy < CFSR_NODE_LINK_FRAMES_MAX;
 }
 
+int node_link_reply(struct node_link *link, void *bytes, uint32_t payload_bytes)
+{
+    struct cfsr_node_core *core = link->core;
+
+    if (link->conn == NULL)
+        return -ENOTCONN;
+    if (!has_room(link))
+        return -EAGAIN;
+    uint32_t frame_bytes = cfsr_sender_reply(&link->sender, bytes, payload_bytes);
+    struct cfsr_frame out = {
+        .pieces = {{.iov_base = bytes, .iov_len = frame_bytes}},
+        .count = 1,
+        .cookie = NODE_COOKIE_REPLY,
+    };
+    if (frame_bytes == 0)
+        return -ENOTCONN;
+    if (core->env.transport->send(link->conn, CFSR_STREAM_DATA, &out, 1) == 1)
+        return 0;
+    cfsr_sender_abort(&link->sender, -EIO, "the transport took no frame", &core->outbox);
+    node_link_execute(link);
+    return -ENOTCONN;
+}
+
+void node_links_mended(struct cfsr_node_core *core, uint32_t lane, bool mended, uint64_t lsn)
+{
+    for (uint32_t i = 0; i < core->link_count; i++) {
+        struct node_link *link = &core->links[i];
+        if (!link->in_use || link->retiring)
+            continue;
+        if (!mended)
+            cfsr_sender_on_unrepairable(&link->sender, lane, lsn);
+        else if (node_control_free(&link->control) >= CFSR_NODE_CONTROL_RESERVE)
+            cfsr_sender_on_repaired(&link->sender, core->now_ns, lane, &core->outbox);
+        else
+            cfsr_sender_abort(&link->sender, -CFSR_E_SHUTDOWN, "mended", &core->outbox);
+        node_link_execute(link);
+    }
+    if (mended)
+        core->doubted_mask &= ~(1ull << lane);
+}
+
 static unsigned send_due(struct node_link *link)
 {
     struct cfsr_node_core *core = link->core;
@@ -590,7 +567,7 @@ static unsigned send_due(struct node_link *link)
         }
         if (rc < 0) {
             cfsr_sender_on_read_error(&link->sender, core->now_ns, lane, from, rc, &core->outbox);
-            execute(link);
+            node_link_execute(link);
             return work + 1;
         }
         send_batch(link, batch, free_frame(link), lane);
@@ -611,7 +588,7 @@ static void retire(struct node_link *link)
                 cfsr_sender_stop(&link->sender, core->now_ns, &core->outbox);
             else
                 cfsr_sender_abort(&link->sender, -CFSR_E_SHUTDOWN, "shutting down", &core->outbox);
-            execute(link);
+            node_link_execute(link);
         }
         return;
     }
@@ -653,7 +630,7 @@ static unsigned turn(struct node_link *link)
             cfsr_sender_tick(&link->sender, core->now_ns, core->wall_us, &core->outbox);
         else
             cfsr_sender_tick_blocked(&link->sender, core->now_ns, &core->outbox);
-        execute(link);
+        node_link_execute(link);
     }
     if (cfsr_sender_is_caught_up(&link->sender))
         link->caught_up_ns = core->now_ns;

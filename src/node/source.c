@@ -22,10 +22,26 @@
 #include <cfsrepl/error.h>
 
 #include "base/assert.h"
+#include "journal/segment_map.h"
 
 static uint64_t segment_of(const struct node_stream *stream, uint64_t lsn)
 {
     return cfsr_segment_first_lsn(stream->core->options.site, lsn);
+}
+
+/* A segment that is not there: removed with all below it, or missing in the middle? */
+static int judge_missing(const struct node_open_job *open)
+{
+    struct cfsr_segment_map map;
+    int rc = cfsr_segment_map_load(open->core->env.blocking_fs, open->core->options.site,
+                                   open->lane, &map);
+
+    if (rc < 0)
+        return rc;
+    rc = map.count > 0 && map.lsns[0] < open->segment_lsn ? -CFSR_E_DAMAGED
+                                                          : -CFSR_E_NEEDS_BOOTSTRAP;
+    cfsr_segment_map_fini(&map);
+    return rc;
 }
 
 static void run_open(struct cfsr_node_job *job)
@@ -43,6 +59,8 @@ static void run_open(struct cfsr_node_job *job)
     if (open->result == -EINVAL && options->journal_direct) /* this file system has no O_DIRECT */
         open->result = cfsr_file_open(open->core->env.blocking_fs, path, CFSR_OPEN_READ,
                                       &open->file);
+    if (open->result == -ENOENT)
+        open->result = judge_missing(open);
 }
 
 static void done_open(struct cfsr_node_job *job)
@@ -58,7 +76,7 @@ static void done_open(struct cfsr_node_job *job)
     } else if (open->result == 0) {
         cfsr_file_close(open->file);
     } else if (open->generation == stream->generation) {
-        stream->error = open->result == -ENOENT ? -CFSR_E_NEEDS_BOOTSTRAP : open->result;
+        stream->error = open->result;
     }
     open->file = NULL;
 }
@@ -92,7 +110,8 @@ static void read_done(struct cfsr_file_op *op)
     if (op->result < 0 || (uint32_t)op->result < buffer->skip + wanted) {
         /* Committed bytes that the file does not hold: the segment is shorter than its journal
          * says. */
-        stream->error = op->result < 0 ? op->result : -CFSR_E_DAMAGED;
+        /* So is a sector that cannot be read: written again it may be. */
+        stream->error = op->result < 0 && op->result != -EIO ? op->result : -CFSR_E_DAMAGED;
         buffer->state = NODE_BUFFER_EMPTY;
         return;
     }

@@ -69,11 +69,28 @@ static void fill_in(const struct cfsr_node_core *core, uint32_t peer, uint32_t l
     }
 }
 
+static void fill_scrub(const struct cfsr_node_core *core, struct cfsr_node_scrub_status *out)
+{
+    const struct cfsr_scrub *scrub = &core->scrub.machine;
+    uint32_t kept = scrub->finding_count < CFSR_SCRUB_FINDINGS_MAX ? scrub->finding_count
+                                                                   : CFSR_SCRUB_FINDINGS_MAX;
+
+    out->running = scrub->running;
+    out->run_finished = scrub->run_finished;
+    out->lane_mask = core->lane_mask;
+    memcpy(out->lane, scrub->lane, sizeof out->lane);
+    out->finding_count = kept;
+    for (uint32_t i = 0; i < kept; i++)
+        out->finding[i] =
+            scrub->finding[(scrub->finding_count - kept + i) % CFSR_SCRUB_FINDINGS_MAX];
+}
+
 void cfsr_node_core_status(const struct cfsr_node_core *core, struct cfsr_node_status *status_out)
 {
     status_out->link_count = 0;
     status_out->in_count = 0;
     status_out->connections_in = core->conns_in_use;
+    fill_scrub(core, &status_out->scrub);
     for (uint32_t i = 0; i < core->link_count && status_out->link_count < CFSR_NODE_LINKS_MAX; i++)
         if (core->links[i].in_use && !core->links[i].retiring)
             fill_link(&core->links[i], &status_out->link[status_out->link_count++]);

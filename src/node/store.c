@@ -3,13 +3,18 @@
  * need by the helper thread.
  *
  * Thread:     the core; preparing, opening and closing segments are jobs.
- * Invariants: a slot belongs to one lane from give_slot() until its write completed; a lane that
- * failed a write acknowledges nothing more.
+ * Invariants: a slot belongs to one lane from give_slot() until its write completed. A write that
+ * failed is final for its descriptor: the lane acknowledges nothing more, its connections end, its
+ * files are closed, and a job reads the lane back through new descriptors; it goes on in a segment
+ * that has no durable record yet, with the cursors that were durable before, and the peers send the
+ * rest again. Rejected:   writing the block again (the kernel may have dropped the page and call it
+ * clean: the second try succeeds and the data is gone).
  */
 #include "node/internal.h"
 
 #include <errno.h>
 #include <stdlib.h>
+#include <string.h>
 
 #include <cfsrepl/error.h>
 
@@ -23,20 +28,20 @@
 
 /* Before a new segment is made: what every consumer has seen goes; at the cap with nothing to
  * remove there is no room. */
-static int make_room(struct node_segment_job *segment)
+static int make_room(struct cfsr_node_core *core, uint32_t lane, uint64_t sequence,
+                     uint64_t wall_us)
 {
-    struct cfsr_node_core *core = segment->core;
     struct cfsr_inbox_gc_result result;
-    int rc = cfsr_inbox_gc_lane(core->env.blocking_fs, core->options.site, segment->store->lane,
-                                segment->sequence > 1 ? segment->sequence - 1 : 1,
-                                core->options.inbox_cap_bytes, segment->wall_us, &result);
+    int rc = cfsr_inbox_gc_lane(core->env.blocking_fs, core->options.site, lane,
+                                sequence > 1 ? sequence - 1 : 1, core->options.inbox_cap_bytes,
+                                wall_us, &result);
 
     if (rc == 0 && result.stalled)
         rc = cfsr_fail(-ENOSPC,
                        "inbox lane %u is at its cap or the disk's free-space floor, and no "
                        "consumer has seen what it holds: "
                        "let consumers commit, free space, or raise the cap",
-                       segment->store->lane);
+                       lane);
     return rc;
 }
 
@@ -55,13 +60,31 @@ static void run_segment(struct cfsr_node_job *job)
         segment->result = cfsr_inbox_open_segment(
             core->env.blocking_fs, core->options.site, segment->store->lane, segment->sequence,
             core->options.inbox_direct, &segment->file, &segment->direct);
-    else if ((segment->result = make_room(segment)) == 0)
+    else if ((segment->result = make_room(core, segment->store->lane, segment->sequence,
+                                          segment->wall_us)) == 0)
         segment->result = cfsr_inbox_prepare_segment(
             core->env.blocking_fs, core->options.site, segment->store->lane, segment->sequence,
             core->options.inbox_direct, &segment->file, &segment->direct);
     if (segment->result < 0)
         cfsr_log(CFSR_LOG_ERROR, "inbox_segment_failed", CFSR_U("lane", segment->store->lane),
                  CFSR_U("sequence", segment->sequence), CFSR_ERR(segment->result));
+}
+
+/* No room: it may come back, and nothing is wrong with the disk. */
+static bool is_full(int rc)
+{
+    return rc == -ENOSPC || rc == -EDQUOT;
+}
+
+static void add_old_file(struct node_heal_job *heal, struct cfsr_file *file)
+{
+    unsigned i = 0;
+
+    while (heal->old[i] != NULL) {
+        i++;
+        CFSR_ASSERT(i < CFSR_ARRAY_LEN(heal->old));
+    }
+    heal->old[i] = file;
 }
 
 static void done_segment(struct cfsr_node_job *job)
@@ -76,7 +99,13 @@ static void done_segment(struct cfsr_node_job *job)
     store->last_error = segment->result;
     if (segment->result < 0) {
         store->retry_ns = core->now_ns + SEGMENT_RETRY_NS;
-        core->inbox_full = core->inbox_full || segment->result == -ENOSPC;
+        core->inbox_full = core->inbox_full || is_full(segment->result);
+        return;
+    }
+    if (store->healing) { /* asked for by the lane that failed since */
+        if (segment->file != NULL)
+            add_old_file(&store->heal, segment->file);
+        segment->file = NULL;
         return;
     }
     segment->open_existing = false;
@@ -97,7 +126,7 @@ static void supply(struct node_store *store)
     struct cfsr_node_core *core = store->core;
     struct node_segment_job *segment = &store->segment;
 
-    if (segment->job.busy || core->draining)
+    if (segment->job.busy || core->draining || store->healing)
         return;
     segment->retired = cfsr_inbox_lane_retired_file(store->inbox);
     segment->sequence = core->now_ns >= store->retry_ns
@@ -107,6 +136,139 @@ static void supply(struct node_store *store)
         return;
     segment->wall_us = core->wall_us;
     node_submit_job(core, &segment->job);
+}
+
+/* ---- after a failed write ---- */
+
+static void give_back_slot(struct cfsr_node_core *core, uint32_t slot)
+{
+    CFSR_ASSERT(slot < core->slot_count);
+    core->slots[slot].next_free = core->slot_free;
+    core->slot_free = slot;
+}
+
+int node_store_refusal(const struct node_store *store)
+{
+    if (is_full(store->last_error))
+        return cfsr_fail(-CFSR_E_BACKPRESSURE,
+                         "inbox lane %u of site %llu has no room on its disk: free some",
+                         store->lane, (unsigned long long)store->core->options.site->site_id);
+    return cfsr_fail(-CFSR_E_FAILED,
+                     "inbox lane %u of site %llu had a write error and is being read back",
+                     store->lane, (unsigned long long)store->core->options.site->site_id);
+}
+
+static void run_heal(struct cfsr_node_job *job)
+{
+    struct node_heal_job *heal = CFSR_CONTAINER_OF(job, struct node_heal_job, job);
+    struct cfsr_node_core *core = heal->core;
+    uint32_t lane = heal->store->lane;
+
+    for (unsigned i = 0; i < CFSR_ARRAY_LEN(heal->old); i++) {
+        if (heal->old[i] != NULL)
+            cfsr_file_close(heal->old[i]);
+        heal->old[i] = NULL;
+    }
+    heal->file = NULL;
+    heal->result = cfsr_inbox_recover_lane(core->env.blocking_fs, core->options.site, lane, true,
+                                           heal->recovered);
+    if (heal->result == 0)
+        heal->result = make_room(core, lane, heal->fallback->sequence, heal->wall_us);
+    if (heal->result == 0)
+        heal->result = cfsr_inbox_prepare_segment(
+            core->env.blocking_fs, core->options.site, lane, heal->fallback->sequence,
+            core->options.inbox_direct, &heal->file, &heal->direct);
+    if (heal->result < 0)
+        cfsr_log(CFSR_LOG_ERROR, "inbox_lane_not_reopened", CFSR_U("lane", lane),
+                 CFSR_U("sequence", heal->fallback->sequence), CFSR_ERR(heal->result));
+}
+
+/* The next seqs of every peer's shards in the lane: what they send again begins with lower ones. */
+static void forget_seqs(struct cfsr_node_core *core, uint32_t lane)
+{
+    for (uint32_t peer = 0; peer < core->options.peer_count; peer++)
+        memset(core->seqs + ((size_t)peer * CFSR_LANES_MAX + lane) * core->seqs_per_lane, 0,
+               sizeof *core->seqs * core->seqs_per_lane);
+}
+
+static void done_heal(struct cfsr_node_job *job)
+{
+    struct node_heal_job *heal = CFSR_CONTAINER_OF(job, struct node_heal_job, job);
+    struct node_store *store = heal->store;
+    struct cfsr_node_core *core = heal->core;
+    uint32_t behind;
+
+    node_job_finished(core, job);
+    store->last_error = heal->result;
+    if (heal->result < 0) {
+        store->retry_ns = core->now_ns + SEGMENT_RETRY_NS;
+        core->inbox_full = core->inbox_full || is_full(heal->result);
+        return;
+    }
+    behind = cfsr_inbox_state_reconcile(heal->fallback, heal->recovered);
+    cfsr_inbox_lane_restart(store->inbox, heal->fallback);
+    store->direct = heal->direct;
+    store->segment.open_existing = false;
+    node_adopt(core, heal->file);
+    cfsr_inbox_lane_give_segment(store->inbox, heal->fallback->sequence, heal->file);
+    heal->file = NULL;
+    forget_seqs(core, store->lane);
+    store->healing = false;
+    core->inbox_full = false;
+    core->room_moved = true;
+    cfsr_counter_add(&core->counters.inbox_lane_reopened, 1);
+    cfsr_log(CFSR_LOG_WARN, "inbox_lane_reopened", CFSR_U("lane", store->lane),
+             CFSR_U("sequence", heal->fallback->sequence), CFSR_U("origins_behind", behind),
+             CFSR_U("damaged", heal->recovered->damaged));
+    if (heal->recovered->damaged > 0)
+        node_scrub_inbox(core, store->lane);
+}
+
+/* Gives up what a failed lane holds once nothing of it is on its way, and has it read back. */
+static void heal_lane(struct node_store *store)
+{
+    struct cfsr_node_core *core = store->core;
+    struct node_heal_job *heal = &store->heal;
+    struct cfsr_file *file;
+    uint32_t slot;
+
+    if (!store->healing) {
+        store->healing = true;
+        store->ack_now = false;
+        store->retry_ns = core->now_ns;
+        node_conns_drop_lane(core, store->lane, -CFSR_E_FAILED);
+    }
+    if (store->writes_busy > 0 || store->segment.job.busy || heal->job.busy || core->draining ||
+        core->now_ns < store->retry_ns)
+        return;
+    while (cfsr_inbox_lane_take_slot(store->inbox, &slot))
+        give_back_slot(core, slot);
+    while ((file = cfsr_inbox_lane_take_file(store->inbox)) != NULL)
+        add_old_file(heal, file);
+    cfsr_inbox_lane_fallback(store->inbox, heal->fallback);
+    heal->wall_us = core->wall_us;
+    node_submit_job(core, &heal->job);
+}
+
+static int create_heal(struct node_store *store)
+{
+    struct node_heal_job *heal = &store->heal;
+
+    heal->core = store->core;
+    heal->store = store;
+    heal->job.run = run_heal;
+    heal->job.done = done_heal;
+    heal->job.slow = true;
+    heal->fallback = malloc(sizeof *heal->fallback);
+    heal->recovered = malloc(sizeof *heal->recovered);
+    return heal->fallback == NULL || heal->recovered == NULL ? -ENOMEM : 0;
+}
+
+static void destroy_store(struct node_store *store)
+{
+    free(store->heal.fallback);
+    free(store->heal.recovered);
+    free(store);
 }
 
 int node_store_add(struct cfsr_node_core *core, uint32_t lane, const struct cfsr_inbox_state *state)
@@ -120,13 +282,15 @@ int node_store_add(struct cfsr_node_core *core, uint32_t lane, const struct cfsr
 
     if (store == NULL)
         return -ENOMEM;
-    rc = cfsr_inbox_lane_create(core->options.site, lane, state, &options, &store->inbox);
-    if (rc < 0) {
-        free(store);
-        return rc;
-    }
     store->core = core;
     store->lane = lane;
+    rc = create_heal(store);
+    if (rc == 0)
+        rc = cfsr_inbox_lane_create(core->options.site, lane, state, &options, &store->inbox);
+    if (rc < 0) {
+        destroy_store(store);
+        return rc;
+    }
     store->segment.core = core;
     store->segment.store = store;
     store->segment.job.run = run_segment;
@@ -141,11 +305,17 @@ int node_store_add(struct cfsr_node_core *core, uint32_t lane, const struct cfsr
     return 0;
 }
 
-static void give_back_slot(struct cfsr_node_core *core, uint32_t slot)
+/* False: there is no free one. */
+static bool give_slot(struct node_store *store)
 {
-    CFSR_ASSERT(slot < core->slot_count);
-    core->slots[slot].next_free = core->slot_free;
-    core->slot_free = slot;
+    struct cfsr_node_core *core = store->core;
+    uint32_t slot = core->slot_free;
+
+    if (slot == UINT32_MAX)
+        return false;
+    core->slot_free = core->slots[slot].next_free;
+    cfsr_inbox_lane_give_slot(store->inbox, core->slots[slot].base, slot);
+    return true;
 }
 
 bool node_store_room(struct node_store *store, uint32_t frame_bytes)
@@ -153,18 +323,24 @@ bool node_store_room(struct node_store *store, uint32_t frame_bytes)
     struct cfsr_node_core *core = store->core;
     int rc = cfsr_inbox_lane_room(store->inbox, frame_bytes);
 
-    if (rc == -ENOBUFS && core->slot_free != UINT32_MAX) {
-        uint32_t slot = core->slot_free;
-        core->slot_free = core->slots[slot].next_free;
-        cfsr_inbox_lane_give_slot(store->inbox, core->slots[slot].base, slot);
+    if (rc == -ENOBUFS && give_slot(store))
         rc = cfsr_inbox_lane_room(store->inbox, frame_bytes);
-    }
     switch (rc) {
     case 0: return true;
     case -ENOBUFS: cfsr_counter_add(&core->counters.stall_no_inbox_slot, 1); return false;
     case -ENOSPC: cfsr_counter_add(&core->counters.stall_no_segment, 1); return false;
+    case -CFSR_E_FAILED: cfsr_counter_add(&core->counters.stall_inbox_failed, 1); return false;
     default: cfsr_counter_add(&core->counters.stall_inbox_writes, 1); return false;
     }
+}
+
+/* Cursors that are asked for and not laid out yet; what hinders it ends with a turn. */
+static void put_cursors(struct node_store *store)
+{
+    if (store->core->draining || store->healing)
+        return;
+    if (cfsr_inbox_lane_put_cursors(store->inbox) == -ENOBUFS && give_slot(store))
+        (void)cfsr_inbox_lane_put_cursors(store->inbox);
 }
 
 static void write_done(struct cfsr_file_op *op)
@@ -189,8 +365,8 @@ static void write_done(struct cfsr_file_op *op)
         cfsr_counter_add(&core->counters.inbox_write_errors, 1);
         cfsr_log(CFSR_LOG_ERROR, "inbox_write_failed", CFSR_U("lane", store->lane),
                  CFSR_ERR(op->result),
-                 CFSR_S("advice", "nothing more is acknowledged on this lane; check the disk and "
-                                  "restart the daemon"));
+                 CFSR_S("advice", "the lane is read back and begun anew behind what is durable; if "
+                                  "this repeats, check the disk"));
     }
 }
 
@@ -245,7 +421,10 @@ unsigned node_stores_turn(struct cfsr_node_core *core)
         struct node_store *store = core->stores[lane];
         if (store == NULL)
             continue;
+        put_cursors(store);
         work += start_writes(store);
+        if (store->healing || cfsr_inbox_lane_failed(store->inbox))
+            heal_lane(store);
         supply(store);
     }
     return work;
@@ -259,7 +438,8 @@ uint64_t node_stores_deadline(const struct cfsr_node_core *core)
         if (store == NULL)
             continue;
         deadline = cfsr_min_u64(deadline, cfsr_inbox_lane_deadline_ns(store->inbox));
-        if (store->last_error < 0 && !store->segment.job.busy && !core->draining)
+        if ((store->last_error < 0 || store->healing) && !store->segment.job.busy &&
+            !store->heal.job.busy && store->writes_busy == 0 && !core->draining)
             deadline = cfsr_min_u64(deadline, store->retry_ns);
     }
     return deadline;
@@ -301,13 +481,16 @@ void node_stores_destroy(struct cfsr_node_core *core)
         if (store == NULL)
             continue;
         struct cfsr_file *file;
-        CFSR_ASSERT(store->writes_busy == 0 && !store->segment.job.busy);
+        CFSR_ASSERT(store->writes_busy == 0 && !store->segment.job.busy && !store->heal.job.busy);
+        for (unsigned i = 0; i < CFSR_ARRAY_LEN(store->heal.old); i++)
+            if (store->heal.old[i] != NULL)
+                cfsr_file_close(store->heal.old[i]);
         while ((file = cfsr_inbox_lane_retired_file(store->inbox)) != NULL)
             cfsr_file_close(file);
         while ((file = cfsr_inbox_lane_take_file(store->inbox)) != NULL)
             cfsr_file_close(file);
         cfsr_inbox_lane_destroy(store->inbox);
-        free(store);
+        destroy_store(store);
         core->stores[lane] = NULL;
     }
     free(core->slots);

@@ -30,6 +30,10 @@ enum cfsr_action_type {
                                 copy; being refilled */
     CFSR_ACTION_TAKE_OVER,   /* receiver: proven in this session; close older connections for its
                                 lanes */
+    CFSR_ACTION_SERVE,       /* the peer asks for queries.served; answer with _reply() */
+    CFSR_ACTION_ANSWER,      /* queries.answer came; its body lives until the caller's frame goes */
+    CFSR_ACTION_DAMAGED,     /* sender: our own journal is damaged at lsn of lane; repair it and say
+                                on_repaired(), or on_unrepairable() */
 };
 
 struct cfsr_action {

@@ -30,6 +30,7 @@ int cfsr_receiver_init(struct cfsr_receiver *receiver, const struct cfsr_receive
     receiver->state = CFSR_RECEIVER_WAIT_HELLO;
     receiver->deadline_ns = now_ns + options->hello_timeout_ns;
     receiver->heartbeat_at_ns = UINT64_MAX;
+    cfsr_query_port_reset(&receiver->queries);
     return cfsr_session_init(&receiver->session, options->local, false, 0, nonce);
 }
 
@@ -160,6 +161,7 @@ static int fill_lanes(struct cfsr_receiver *receiver, const struct cfsr_hello *h
         int rc = env->cursor(env->user, hello->site_id, &hello->journal, lane, &ack->lane[lane]);
         if (rc < 0)
             return rc;
+        receiver->told_lsn[lane] = ack->lane[lane].cursor;
         receiver->acked_lsn[lane] = ack->lane[lane].cursor;
         receiver->acked_entries[lane] = ack->lane[lane].entries;
         receiver->head_lsn[lane] = hello->lane_end[lane];
@@ -251,8 +253,61 @@ static int on_control(struct cfsr_receiver *receiver, uint64_t now_ns, uint64_t 
             set_state(receiver, CFSR_RECEIVER_CLOSING);
         }
         return rc;
+    case CFSR_FRAME_QUERY:
+        rc = cfsr_query_port_on_query(&receiver->queries, payload, header->length_bytes,
+                                      receiver->lane_mask);
+        if (rc == 0)
+            cfsr_outbox_push(out, CFSR_ACTION_SERVE);
+        return rc;
+    case CFSR_FRAME_REPLY:
+        rc = cfsr_query_port_on_reply(&receiver->queries, payload, header->length_bytes);
+        if (rc > 0)
+            cfsr_outbox_push(out, CFSR_ACTION_ANSWER);
+        return rc < 0 ? rc : 0;
     default: return -CFSR_E_BAD_FRAME;
     }
+}
+
+/*
+ * Largest frame of a connection that has not proven the key: a HELLO of all lanes takes a quarter
+ * of it, and it fits the transport's small receive buffer, so that strangers cannot hold the pooled
+ * ones.
+ */
+#define UNPROVEN_FRAME_MAX_BYTES 3072u
+
+bool cfsr_receiver_expects(const struct cfsr_receiver *receiver, unsigned type,
+                           uint32_t length_bytes)
+{
+    if (receiver->state < CFSR_RECEIVER_RUNNING) /* a dialer proves itself by a heartbeat first */
+        return type != CFSR_FRAME_BATCH && type != CFSR_FRAME_QUERY && type != CFSR_FRAME_REPLY &&
+               length_bytes <= UNPROVEN_FRAME_MAX_BYTES - CFSR_LINK_HEADER_BYTES;
+    return type != CFSR_FRAME_REPLY || cfsr_query_port_expects_reply(&receiver->queries);
+}
+
+bool cfsr_receiver_can_ask(const struct cfsr_receiver *receiver, uint32_t lane)
+{
+    return receiver->state == CFSR_RECEIVER_RUNNING && lane < CFSR_LANES_MAX &&
+           (receiver->lane_mask >> lane & 1) != 0 &&
+           (receiver->session.features & CFSR_FEATURE_QUERY) != 0 &&
+           cfsr_query_port_is_free(&receiver->queries);
+}
+
+void cfsr_receiver_ask(struct cfsr_receiver *receiver, const struct cfsr_query *query,
+                       uint64_t deadline_ns, struct cfsr_outbox *out)
+{
+    CFSR_ASSERT(cfsr_receiver_can_ask(receiver, query->lane));
+    uint32_t len = cfsr_query_port_ask(&receiver->queries, query, deadline_ns,
+                                       receiver->frame + CFSR_LINK_HEADER_BYTES);
+    push_frame(receiver, out,
+               cfsr_session_seal(&receiver->session, CFSR_FRAME_QUERY, 0, receiver->frame, len));
+}
+
+uint32_t cfsr_receiver_reply(struct cfsr_receiver *receiver, void *frame, uint32_t payload_bytes)
+{
+    if (receiver->state != CFSR_RECEIVER_RUNNING || !receiver->queries.serving)
+        return 0;
+    cfsr_query_port_answered(&receiver->queries);
+    return cfsr_session_seal_reply(&receiver->session, frame, payload_bytes);
 }
 
 void cfsr_receiver_on_frame(struct cfsr_receiver *receiver, uint64_t now_ns, uint64_t wall_us,
@@ -346,6 +401,21 @@ enum cfsr_admission cfsr_receiver_admit(
     return CFSR_ADMIT_STORE;
 }
 
+bool cfsr_receiver_confirm(struct cfsr_receiver *receiver, uint64_t now_ns,
+                           uint64_t (*staged_lsn)(void *user, uint64_t site_id, uint32_t lane),
+                           void *user, struct cfsr_outbox *out)
+{
+    uint32_t lane;
+
+    CFSR_FOR_EACH_BIT (lane, receiver->lane_mask) {
+        if (staged_lsn(user, receiver->site_id, lane) == receiver->told_lsn[lane])
+            continue;
+        cfsr_receiver_stop(receiver, now_ns, -CFSR_E_MOVED, out);
+        return false;
+    }
+    return true;
+}
+
 void cfsr_receiver_on_durable(struct cfsr_receiver *receiver, uint32_t lane, uint64_t lsn,
                               uint64_t entries)
 {
@@ -359,17 +429,18 @@ void cfsr_receiver_on_durable(struct cfsr_receiver *receiver, uint32_t lane, uin
 bool cfsr_receiver_flush_acks(struct cfsr_receiver *receiver, uint64_t now_ns,
                               uint8_t backpressure_pct, struct cfsr_outbox *out)
 {
-    struct cfsr_ack ack = {.backpressure_pct = backpressure_pct,
-                           .mode = receiver->options.ack_mode};
+    struct cfsr_ack ack;
+    uint32_t lane;
 
     (void)now_ns;
     if (receiver->state != CFSR_RECEIVER_RUNNING ||
         (receiver->ack_dirty == 0 && backpressure_pct == receiver->acked_backpressure_pct))
         return false;
+    ack.backpressure_pct = backpressure_pct;
+    ack.mode = receiver->options.ack_mode;
+    ack.count = 0;
     receiver->acked_backpressure_pct = backpressure_pct;
-    for (uint32_t lane = 0; lane < CFSR_LANES_MAX; lane++) {
-        if ((receiver->ack_dirty >> lane & 1) == 0)
-            continue;
+    CFSR_FOR_EACH_BIT (lane, receiver->ack_dirty) {
         ack.lane[ack.count++] = (struct cfsr_ack_lane){
             .lane = (uint16_t)lane,
             .durable_lsn = receiver->acked_lsn[lane],

@@ -16,6 +16,7 @@
 #include <stdint.h>
 
 #include "repl/action.h"
+#include "repl/query.h"
 #include "repl/session.h"
 
 enum cfsr_receiver_state {
@@ -63,10 +64,12 @@ struct cfsr_receiver {
     int64_t peer_clock_offset_us;
     uint64_t ack_dirty; /* lanes whose durable cursor moved since the last ACK */
     uint8_t acked_backpressure_pct;
+    uint64_t told_lsn[CFSR_LANES_MAX]; /* by our HELLO_ACK: the stamps were compared there */
     uint64_t acked_lsn[CFSR_LANES_MAX];
     uint64_t acked_entries[CFSR_LANES_MAX];
     uint64_t head_lsn[CFSR_LANES_MAX]; /* the origin's committed LSN, from heartbeats */
     uint64_t head_entries[CFSR_LANES_MAX];
+    struct cfsr_query_port queries;
     struct cfsr_receiver_counters counters;
     uint8_t frame[CFSR_LINK_HEADER_BYTES + CFSR_CONTROL_MAX_BYTES];
 };
@@ -90,6 +93,17 @@ uint64_t cfsr_receiver_next_deadline(const struct cfsr_receiver *receiver);
 void cfsr_receiver_on_frame(struct cfsr_receiver *receiver, uint64_t now_ns, uint64_t wall_us,
                             const struct cfsr_link_header *header, const void *frame,
                             struct cfsr_outbox *out);
+
+/*
+ * After TAKE_OVER, when no older connection can stage any more: is everything staged what the
+ * HELLO_ACK said? If an older connection's data came between, the dialer compared its journal with
+ * ours at a place below it, and what is above may be of another history (the dialer was restored
+ * from an older copy): the connection ends with -CFSR_E_MOVED, and the next one compares there.
+ * False if so.
+ */
+bool cfsr_receiver_confirm(struct cfsr_receiver *receiver, uint64_t now_ns,
+                           uint64_t (*staged_lsn)(void *user, uint64_t site_id, uint32_t lane),
+                           void *user, struct cfsr_outbox *out);
 
 enum cfsr_admission {
     CFSR_ADMIT_STORE,     /* go on: tag, digest, decode, scan, inbox */
@@ -115,6 +129,19 @@ void cfsr_receiver_on_durable(struct cfsr_receiver *receiver, uint32_t lane, uin
  * SEND_FRAME action. */
 bool cfsr_receiver_flush_acks(struct cfsr_receiver *receiver, uint64_t now_ns,
                               uint8_t backpressure_pct, struct cfsr_outbox *out);
+/* Whether the peer can be asked about the lane on this connection now. */
+bool cfsr_receiver_can_ask(const struct cfsr_receiver *receiver, uint32_t lane);
+/* Sends the QUERY; can_ask() must have been true. */
+void cfsr_receiver_ask(struct cfsr_receiver *receiver, const struct cfsr_query *query,
+                       uint64_t deadline_ns, struct cfsr_outbox *out);
+/* Seals the REPLY to queries.served: frame = link header space, payload. Its length; 0 if the
+ * connection is not that one any more. */
+uint32_t cfsr_receiver_reply(struct cfsr_receiver *receiver, void *frame, uint32_t payload_bytes);
+/* A frame of this type and length may be waited for: what has not proven the key holds little, and
+ * a REPLY only comes when one is due. */
+bool cfsr_receiver_expects(const struct cfsr_receiver *receiver, unsigned type,
+                           uint32_t length_bytes);
+
 /* Orderly or forced end with a GOODBYE naming the reason. */
 void cfsr_receiver_stop(struct cfsr_receiver *receiver, uint64_t now_ns, int reason,
                         struct cfsr_outbox *out);

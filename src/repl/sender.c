@@ -17,18 +17,7 @@
 #include <cfsrepl/error.h>
 
 #include "base/bytes.h"
-
-const char *cfsr_link_state_name(enum cfsr_link_state state)
-{
-    static const char *const names[] = {
-        [CFSR_LINK_BOOTSTRAP] = "BOOTSTRAP", [CFSR_LINK_CATCHUP] = "CATCHUP",
-        [CFSR_LINK_STREAMING] = "STREAMING", [CFSR_LINK_PAUSED] = "PAUSED",
-        [CFSR_LINK_STALLED] = "STALLED",     [CFSR_LINK_FENCED] = "FENCED",
-        [CFSR_LINK_FAULTED] = "FAULTED",
-    };
-    CFSR_ASSERT((unsigned)state < CFSR_ARRAY_LEN(names));
-    return names[state];
-}
+#include "repl/sender_internal.h"
 
 /* Legal moves; everything else is a bug of ours. */
 static void set_state(struct cfsr_sender *sender, enum cfsr_sender_state to)
@@ -39,12 +28,15 @@ static void set_state(struct cfsr_sender *sender, enum cfsr_sender_state to)
                                 1u << CFSR_SENDER_BACKOFF | 1u << CFSR_SENDER_STOPPED,
         [CFSR_SENDER_HELLO] = 1u << CFSR_SENDER_CHECKING | 1u << CFSR_SENDER_CLOSING |
                               1u << CFSR_SENDER_BACKOFF | 1u << CFSR_SENDER_STOPPED,
-        [CFSR_SENDER_CHECKING] = 1u << CFSR_SENDER_RUNNING | 1u << CFSR_SENDER_CLOSING |
-                                 1u << CFSR_SENDER_BACKOFF | 1u << CFSR_SENDER_STOPPED,
+        [CFSR_SENDER_CHECKING] = 1u << CFSR_SENDER_RUNNING | 1u << CFSR_SENDER_REPAIRING |
+                                 1u << CFSR_SENDER_CLOSING | 1u << CFSR_SENDER_BACKOFF |
+                                 1u << CFSR_SENDER_STOPPED,
         [CFSR_SENDER_RUNNING] = 1u << CFSR_SENDER_CLOSING | 1u << CFSR_SENDER_BACKOFF |
                                 1u << CFSR_SENDER_STOPPED,
         [CFSR_SENDER_CLOSING] = 1u << CFSR_SENDER_BACKOFF | 1u << CFSR_SENDER_STOPPED,
         [CFSR_SENDER_STOPPED] = 0,
+        [CFSR_SENDER_REPAIRING] = 1u << CFSR_SENDER_CLOSING | 1u << CFSR_SENDER_BACKOFF |
+                                  1u << CFSR_SENDER_STOPPED,
     };
     CFSR_ASSERT(legal[sender->state] & (1u << to));
     sender->state = to;
@@ -60,6 +52,7 @@ void cfsr_sender_init(struct cfsr_sender *sender, const struct cfsr_sender_optio
     sender->state = CFSR_SENDER_BACKOFF;
     sender->retry_at_ns = now_ns;
     sender->last_reason = -ENOTCONN;
+    cfsr_query_port_reset(&sender->queries);
 }
 
 static uint64_t backoff_ns(const struct cfsr_sender *sender)
@@ -86,11 +79,6 @@ static void end_session(struct cfsr_sender *sender)
 void cfsr_sender_fini(struct cfsr_sender *sender)
 {
     end_session(sender);
-}
-
-static bool carries(const struct cfsr_sender *sender, uint32_t lane)
-{
-    return lane < CFSR_LANES_MAX && (sender->options.lane_mask >> lane & 1) != 0;
 }
 
 static void push_frame(struct cfsr_sender *sender, struct cfsr_outbox *out, uint32_t frame_bytes)
@@ -150,19 +138,14 @@ static void fault_link(struct cfsr_sender *sender, int reason, uint32_t lane, ui
     close_link(sender, reason, detail, true, out);
 }
 
-static uint64_t min_deadline(uint64_t a, uint64_t b)
-{
-    return a < b ? a : b;
-}
-
 static void send_heartbeat(struct cfsr_sender *sender, uint64_t now_ns, uint64_t wall_us,
                            struct cfsr_outbox *out)
 {
     struct cfsr_heartbeat heartbeat = {.wall_us = wall_us,
                                        .echo_wall_us = sender->last_peer_wall_us};
-    for (uint32_t lane = 0; lane < CFSR_LANES_MAX; lane++) {
-        if (!carries(sender, lane))
-            continue;
+    uint32_t lane;
+
+    CFSR_FOR_EACH_BIT (lane, sender->options.lane_mask) {
         heartbeat.lane[heartbeat.count++] = (struct cfsr_heartbeat_lane){
             .lane = (uint16_t)lane,
             .committed_lsn = sender->lane[lane].head_lsn,
@@ -203,6 +186,7 @@ static void tick(struct cfsr_sender *sender, uint64_t now_ns, uint64_t wall_us, 
         }
         return;
     case CFSR_SENDER_RUNNING:
+    case CFSR_SENDER_REPAIRING:
         if (is_stuck(sender, now_ns)) {
             sender->counters.timeouts++;
             close_link(sender, -CFSR_E_TIMEOUT, "no progress", may_send, out);
@@ -233,42 +217,6 @@ void cfsr_sender_tick_blocked(struct cfsr_sender *sender, uint64_t now_ns, struc
     tick(sender, now_ns, 0, false, out);
 }
 
-uint64_t cfsr_sender_batch_deadline(const struct cfsr_sender *sender)
-{
-    uint64_t deadline = UINT64_MAX;
-    if (sender->state != CFSR_SENDER_RUNNING ||
-        sender->in_flight_bytes >= sender->options.window_bytes)
-        return deadline;
-    for (uint32_t lane = 0; lane < CFSR_LANES_MAX; lane++) {
-        const struct cfsr_sender_lane *l = &sender->lane[lane];
-        if (carries(sender, lane) && l->waiting_since_ns != 0)
-            deadline = min_deadline(deadline,
-                                    l->waiting_since_ns + sender->options.batch_timeout_ns);
-    }
-    return deadline;
-}
-
-uint64_t cfsr_sender_next_deadline(const struct cfsr_sender *sender)
-{
-    uint64_t deadline;
-    switch (sender->state) {
-    case CFSR_SENDER_BACKOFF: return sender->retry_at_ns;
-    case CFSR_SENDER_HELLO:
-    case CFSR_SENDER_CHECKING: return sender->deadline_ns;
-    case CFSR_SENDER_RUNNING:
-        deadline = min_deadline(sender->heartbeat_at_ns,
-                                sender->last_heard_ns + sender->options.progress_timeout_ns);
-        if (sender->in_flight_bytes > 0 && sender->peer_backpressure_pct < 100)
-            deadline = min_deadline(deadline,
-                                    sender->last_progress_ns + sender->options.progress_timeout_ns);
-        return deadline;
-    case CFSR_SENDER_DIALING:
-    case CFSR_SENDER_CLOSING:
-    case CFSR_SENDER_STOPPED: return UINT64_MAX;
-    }
-    return UINT64_MAX;
-}
-
 void cfsr_sender_on_connected(struct cfsr_sender *sender, uint64_t now_ns, uint64_t wall_us,
                               const uint8_t nonce[32], struct cfsr_outbox *out)
 {
@@ -279,12 +227,14 @@ void cfsr_sender_on_connected(struct cfsr_sender *sender, uint64_t now_ns, uint6
         return; /* a stop overtook the dial; the close is on its way */
     sender->counters.connects++;
     end_session(sender);
+    cfsr_query_port_reset(&sender->queries);
+    sender->damaged_mask = 0; /* met again where it still is */
     rc = cfsr_session_init(&sender->session, sender->options.local, true,
                            sender->options.peer_site_id, nonce);
     if (rc == 0) {
         sender->session_live = true;
         for (uint32_t lane = 0; lane < CFSR_LANES_MAX; lane++)
-            lane_end[lane] = carries(sender, lane) ? sender->lane[lane].head_lsn : 0;
+            lane_end[lane] = cfsr_sender_carries(sender, lane) ? sender->lane[lane].head_lsn : 0;
         rc = cfsr_session_hello(&sender->session, sender->options.lane_mask, lane_end, wall_us,
                                 sender->frame);
     }
@@ -311,11 +261,16 @@ void cfsr_sender_on_closed(struct cfsr_sender *sender, uint64_t now_ns, int reas
     end_session(sender);
     sender->in_flight_bytes = 0;
     sender->checks_pending = 0;
+    cfsr_query_port_reset(&sender->queries);
     for (uint32_t lane = 0; lane < CFSR_LANES_MAX; lane++)
         sender->lane[lane].checking = false;
 
     /* Exponential with full-range jitter (AWS "equal jitter"): half fixed, half random, so that
      * peers spread. */
+    /* Moved again and again: an older connection's writes take their time. */
+    sender->moves = sender->last_reason == -CFSR_E_MOVED ? sender->moves + 1 : 0;
+    if (sender->moves > 0)
+        sender->attempts = sender->moves - 1;
     delay = backoff_ns(sender);
     if (sender->fault != 0)
         delay = cfsr_max_u64(delay, sender->options.fault_retry_ns);
@@ -385,7 +340,7 @@ static void compare_lanes(struct cfsr_sender *sender, struct cfsr_outbox *out)
 {
     for (uint32_t lane = 0; lane < CFSR_LANES_MAX; lane++) {
         const struct cfsr_hello_lane *theirs = &sender->peer.lane[lane];
-        if (!carries(sender, lane))
+        if (!cfsr_sender_carries(sender, lane))
             continue;
         if (theirs->cursor > sender->lane[lane].head_lsn) {
             fault_link(sender, -CFSR_E_JOURNAL_FORKED, lane, sender->lane[lane].head_lsn,
@@ -403,7 +358,7 @@ static void compare_lanes(struct cfsr_sender *sender, struct cfsr_outbox *out)
         }
     }
     for (uint32_t lane = 0; lane < CFSR_LANES_MAX; lane++) {
-        if (!carries(sender, lane) || sender->peer.lane[lane].cursor == 0)
+        if (!cfsr_sender_carries(sender, lane) || sender->peer.lane[lane].cursor == 0)
             continue;
         struct cfsr_action *action = cfsr_outbox_push(out, CFSR_ACTION_CHECK_STAMP);
         action->lane = lane;
@@ -418,9 +373,40 @@ static void finish_checking(struct cfsr_sender *sender, uint64_t now_ns, uint64_
 {
     sender->in_flight_bytes = 0;
     for (uint32_t lane = 0; lane < CFSR_LANES_MAX; lane++)
-        if (carries(sender, lane))
+        if (cfsr_sender_carries(sender, lane))
             adopt_cursor(sender, now_ns, lane, &sender->peer.lane[lane], out);
     start_running(sender, now_ns, wall_us, out);
+}
+
+/* What must be compared is damaged: the peer may hold it, so the connection is proven and kept. */
+static void start_repairing(struct cfsr_sender *sender, uint64_t now_ns, uint64_t wall_us,
+                            struct cfsr_outbox *out)
+{
+    sender->attempts = 0;
+    sender->last_progress_ns = now_ns;
+    sender->in_flight_bytes = 0;
+    set_state(sender, CFSR_SENDER_REPAIRING);
+    send_heartbeat(sender, now_ns, wall_us, out);
+}
+
+static void push_damaged(struct cfsr_sender *sender, uint32_t lane, uint64_t lsn,
+                         struct cfsr_outbox *out)
+{
+    struct cfsr_action *action = cfsr_outbox_push(out, CFSR_ACTION_DAMAGED);
+
+    action->lane = lane;
+    action->lsn = lsn;
+    sender->damaged_mask |= 1ull << lane;
+}
+
+/* All stamps are answered: the cursors count, unless one could not be compared yet. */
+static void all_checked(struct cfsr_sender *sender, uint64_t now_ns, uint64_t wall_us,
+                        struct cfsr_outbox *out)
+{
+    if (sender->damaged_mask != 0)
+        start_repairing(sender, now_ns, wall_us, out);
+    else
+        finish_checking(sender, now_ns, wall_us, out);
 }
 
 static void on_hello_ack(struct cfsr_sender *sender, uint64_t now_ns, uint64_t wall_us,
@@ -469,7 +455,7 @@ void cfsr_sender_on_stamp(struct cfsr_sender *sender, uint64_t now_ns, uint64_t 
                           uint32_t lane, int rc, const struct cfsr_record_stamp *found,
                           uint64_t found_end_lsn, struct cfsr_outbox *out)
 {
-    if (sender->state != CFSR_SENDER_CHECKING || !carries(sender, lane) ||
+    if (sender->state != CFSR_SENDER_CHECKING || !cfsr_sender_carries(sender, lane) ||
         !sender->lane[lane].checking)
         return; /* an answer to a connection that is gone */
     const struct cfsr_hello_lane *theirs = &sender->peer.lane[lane];
@@ -478,6 +464,12 @@ void cfsr_sender_on_stamp(struct cfsr_sender *sender, uint64_t now_ns, uint64_t 
     if (rc == -ENOENT) {
         fault_link(sender, -CFSR_E_NEEDS_BOOTSTRAP, lane, theirs->cursor,
                    "the range after the peer's cursor was removed here", out);
+        return;
+    }
+    if (rc == -CFSR_E_DAMAGED) {
+        push_damaged(sender, lane, theirs->last.lsn, out);
+        if (sender->checks_pending == 0)
+            all_checked(sender, now_ns, wall_us, out);
         return;
     }
     if (rc < 0 && rc != -CFSR_E_FORMAT) {
@@ -490,7 +482,7 @@ void cfsr_sender_on_stamp(struct cfsr_sender *sender, uint64_t now_ns, uint64_t 
         return;
     }
     if (sender->checks_pending == 0)
-        finish_checking(sender, now_ns, wall_us, out);
+        all_checked(sender, now_ns, wall_us, out);
 }
 
 static void on_ack(struct cfsr_sender *sender, uint64_t now_ns, const struct cfsr_ack *ack,
@@ -504,7 +496,8 @@ static void on_ack(struct cfsr_sender *sender, uint64_t now_ns, const struct cfs
     for (unsigned i = 0; i < ack->count; i++) {
         const struct cfsr_ack_lane *a = &ack->lane[i];
         struct cfsr_sender_lane *l;
-        if (!carries(sender, a->lane) || a->durable_lsn > sender->lane[a->lane].head_lsn ||
+        if (!cfsr_sender_carries(sender, a->lane) ||
+            a->durable_lsn > sender->lane[a->lane].head_lsn ||
             a->durable_lsn < sender->lane[a->lane].acked_lsn ||
             a->durable_lsn % CFSR_RECORD_ALIGN != 0) {
             close_link(sender, -CFSR_E_BAD_FRAME, "ack outside what exists", true, out);
@@ -513,13 +506,11 @@ static void on_ack(struct cfsr_sender *sender, uint64_t now_ns, const struct cfs
         l = &sender->lane[a->lane];
         if (a->durable_lsn == l->acked_lsn)
             continue;
-        /* Writes of an earlier connection may become durable after the HELLO_ACK: then the peer is
-         * ahead of us. */
+        /* What an earlier connection brought: ours, or of a history we no longer have. The next
+         * handshake compares it. */
         if (a->durable_lsn > l->next_lsn) {
-            sender->in_flight_bytes += a->durable_lsn - l->next_lsn;
-            l->next_lsn = a->durable_lsn;
-            if (l->next_lsn == l->head_lsn)
-                l->waiting_since_ns = 0;
+            close_link(sender, -CFSR_E_MOVED, "the peer is ahead of this connection", true, out);
+            return;
         }
         sender->in_flight_bytes -= a->durable_lsn - l->acked_lsn;
         l->acked_lsn = a->durable_lsn;
@@ -529,6 +520,7 @@ static void on_ack(struct cfsr_sender *sender, uint64_t now_ns, const struct cfs
         action->lane = a->lane;
         action->lsn = a->durable_lsn;
     }
+    sender->moves = 0;
     sender->counters.acks++;
     sender->peer_ack_mode = ack->mode;
     if (sender->peer_backpressure_pct >= 100 && ack->backpressure_pct < 100)
@@ -560,6 +552,8 @@ static int on_control(struct cfsr_sender *sender, uint64_t now_ns, uint64_t wall
 
     switch (header->type) {
     case CFSR_FRAME_ACK:
+        if (sender->state == CFSR_SENDER_REPAIRING) /* compared first; the next HELLO_ACK says it */
+            return cfsr_ack_load(payload, header->length_bytes, &ack);
         if (sender->state != CFSR_SENDER_RUNNING)
             return -CFSR_E_BAD_FRAME; /* nothing was sent yet, and the cursors are not compared */
         rc = cfsr_ack_load(payload, header->length_bytes, &ack);
@@ -579,6 +573,19 @@ static int on_control(struct cfsr_sender *sender, uint64_t now_ns, uint64_t wall
                        goodbye.detail, false, out);
         }
         return rc;
+    case CFSR_FRAME_QUERY:
+        if (sender->state == CFSR_SENDER_CHECKING)
+            return -CFSR_E_BAD_FRAME; /* nothing was said under the session key yet */
+        rc = cfsr_query_port_on_query(&sender->queries, payload, header->length_bytes,
+                                      sender->options.lane_mask);
+        if (rc == 0)
+            cfsr_outbox_push(out, CFSR_ACTION_SERVE);
+        return rc;
+    case CFSR_FRAME_REPLY:
+        rc = cfsr_query_port_on_reply(&sender->queries, payload, header->length_bytes);
+        if (rc > 0)
+            cfsr_outbox_push(out, CFSR_ACTION_ANSWER);
+        return rc < 0 ? rc : 0;
     default: return -CFSR_E_BAD_FRAME;
     }
 }
@@ -598,7 +605,8 @@ void cfsr_sender_on_frame(struct cfsr_sender *sender, uint64_t now_ns, uint64_t 
                      out);
         return;
     }
-    if (sender->state != CFSR_SENDER_RUNNING && sender->state != CFSR_SENDER_CHECKING)
+    if (sender->state != CFSR_SENDER_RUNNING && sender->state != CFSR_SENDER_CHECKING &&
+        sender->state != CFSR_SENDER_REPAIRING)
         return; /* closing: late frames are of no use */
     rc = cfsr_session_open(&sender->session, header, frame);
     if (rc == 0) {
@@ -613,7 +621,7 @@ void cfsr_sender_on_frame(struct cfsr_sender *sender, uint64_t now_ns, uint64_t 
 void cfsr_sender_on_head(struct cfsr_sender *sender, uint64_t now_ns, uint32_t lane,
                          uint64_t committed_lsn, uint64_t entries)
 {
-    CFSR_ASSERT(carries(sender, lane));
+    CFSR_ASSERT(cfsr_sender_carries(sender, lane));
     struct cfsr_sender_lane *l = &sender->lane[lane];
 
     l->head_entries = entries;
@@ -627,13 +635,17 @@ void cfsr_sender_on_head(struct cfsr_sender *sender, uint64_t now_ns, uint32_t l
 bool cfsr_sender_next(struct cfsr_sender *sender, uint64_t now_ns, bool pipe_idle,
                       uint64_t skip_mask, uint32_t *lane_out, uint64_t *from_out)
 {
+    uint64_t mask = sender->options.lane_mask & ~(skip_mask | sender->damaged_mask);
+    uint32_t turn;
+
+    _Static_assert(CFSR_LANES_MAX == 64, "a mask has a bit a lane");
     if (sender->state != CFSR_SENDER_RUNNING ||
         sender->in_flight_bytes >= sender->options.window_bytes)
         return false;
-    for (uint32_t i = 0; i < CFSR_LANES_MAX; i++) {
-        uint32_t lane = (sender->next_lane + i) % CFSR_LANES_MAX;
+    CFSR_FOR_EACH_BIT (turn, cfsr_rotate_right64(mask, sender->next_lane)) {
+        uint32_t lane = (sender->next_lane + turn) % CFSR_LANES_MAX;
         const struct cfsr_sender_lane *l = &sender->lane[lane];
-        if (!carries(sender, lane) || (skip_mask >> lane & 1) != 0 || l->next_lsn == l->head_lsn)
+        if (l->next_lsn == l->head_lsn)
             continue;
         if (!pipe_idle && l->head_lsn - l->next_lsn < sender->options.batch_bytes &&
             now_ns < l->waiting_since_ns + sender->options.batch_timeout_ns)
@@ -649,7 +661,7 @@ bool cfsr_sender_next(struct cfsr_sender *sender, uint64_t now_ns, bool pipe_idl
 uint16_t cfsr_sender_sent(struct cfsr_sender *sender, uint64_t now_ns, uint32_t lane,
                           uint64_t lsn_to)
 {
-    CFSR_ASSERT(sender->state == CFSR_SENDER_RUNNING && carries(sender, lane));
+    CFSR_ASSERT(sender->state == CFSR_SENDER_RUNNING && cfsr_sender_carries(sender, lane));
     struct cfsr_sender_lane *l = &sender->lane[lane];
 
     CFSR_ASSERT(lsn_to > l->next_lsn && lsn_to <= l->head_lsn);
@@ -670,17 +682,59 @@ void cfsr_sender_on_read_error(struct cfsr_sender *sender, uint64_t now_ns, uint
     (void)now_ns;
     if (sender->state != CFSR_SENDER_RUNNING)
         return;
-    if (is_fault(rc))
+    if (rc == -CFSR_E_DAMAGED)
+        push_damaged(sender, lane, lsn, out);
+    else if (is_fault(rc))
         fault_link(sender, rc, lane, lsn, cfsr_strerror(rc), out);
     else
         close_link(sender, rc, "could not read the journal", true, out);
+}
+
+void cfsr_sender_on_repaired(struct cfsr_sender *sender, uint64_t now_ns, uint32_t lane,
+                             struct cfsr_outbox *out)
+{
+    if ((sender->damaged_mask >> lane & 1) == 0)
+        return;
+    sender->damaged_mask &= ~(1ull << lane);
+    if (sender->fault == -CFSR_E_DAMAGED && sender->fault_lane == lane)
+        sender->fault = 0;
+    sender->last_progress_ns = now_ns;
+    if (sender->state == CFSR_SENDER_REPAIRING && sender->damaged_mask == 0)
+        close_link(sender, -CFSR_E_SHUTDOWN, "the journal was mended, compared anew", true, out);
+}
+
+void cfsr_sender_on_unrepairable(struct cfsr_sender *sender, uint32_t lane, uint64_t lsn)
+{
+    if ((sender->damaged_mask >> lane & 1) == 0)
+        return;
+    sender->fault = -CFSR_E_DAMAGED;
+    sender->fault_lane = lane;
+    sender->fault_lsn = lsn;
+}
+
+void cfsr_sender_ask(struct cfsr_sender *sender, const struct cfsr_query *query,
+                     uint64_t deadline_ns, struct cfsr_outbox *out)
+{
+    CFSR_ASSERT(cfsr_sender_can_ask(sender, query->lane));
+    uint32_t len = cfsr_query_port_ask(&sender->queries, query, deadline_ns,
+                                       sender->frame + CFSR_LINK_HEADER_BYTES);
+    push_frame(sender, out,
+               cfsr_session_seal(&sender->session, CFSR_FRAME_QUERY, 0, sender->frame, len));
+}
+
+uint32_t cfsr_sender_reply(struct cfsr_sender *sender, void *frame, uint32_t payload_bytes)
+{
+    if (!cfsr_sender_is_open(sender) || !sender->queries.serving)
+        return 0;
+    cfsr_query_port_answered(&sender->queries);
+    return cfsr_session_seal_reply(&sender->session, frame, payload_bytes);
 }
 
 void cfsr_sender_abort(struct cfsr_sender *sender, int reason, const char *detail,
                        struct cfsr_outbox *out)
 {
     if (sender->state == CFSR_SENDER_DIALING || sender->state == CFSR_SENDER_HELLO ||
-        sender->state == CFSR_SENDER_CHECKING || sender->state == CFSR_SENDER_RUNNING)
+        sender->state == CFSR_SENDER_CHECKING || cfsr_sender_is_open(sender))
         close_link(sender, reason, detail, false, out);
 }
 
@@ -689,46 +743,10 @@ void cfsr_sender_stop(struct cfsr_sender *sender, uint64_t now_ns, struct cfsr_o
     (void)now_ns;
     if (sender->state == CFSR_SENDER_STOPPED)
         return;
-    if (sender->state == CFSR_SENDER_RUNNING || sender->state == CFSR_SENDER_CHECKING ||
+    if (cfsr_sender_is_open(sender) || sender->state == CFSR_SENDER_CHECKING ||
         sender->state == CFSR_SENDER_HELLO || sender->state == CFSR_SENDER_DIALING) {
-        bool farewell = sender->state == CFSR_SENDER_RUNNING ||
-                        sender->state == CFSR_SENDER_CHECKING;
+        bool farewell = cfsr_sender_is_open(sender) || sender->state == CFSR_SENDER_CHECKING;
         close_link(sender, -CFSR_E_SHUTDOWN, "shutting down", farewell, out);
     }
     set_state(sender, CFSR_SENDER_STOPPED);
-}
-
-bool cfsr_sender_is_caught_up(const struct cfsr_sender *sender)
-{
-    if (sender->state != CFSR_SENDER_RUNNING)
-        return false;
-    for (uint32_t lane = 0; lane < CFSR_LANES_MAX; lane++)
-        if (carries(sender, lane) && sender->lane[lane].acked_lsn != sender->lane[lane].head_lsn)
-            return false;
-    return true;
-}
-
-enum cfsr_link_state cfsr_sender_link_state(const struct cfsr_sender *sender,
-                                            const char **reason_out)
-{
-    uint64_t behind = 0;
-
-    *reason_out = "";
-    if (sender->fault != 0) {
-        *reason_out = cfsr_error_name(sender->fault);
-        return CFSR_LINK_FAULTED;
-    }
-    if (sender->state != CFSR_SENDER_RUNNING) {
-        *reason_out = sender->last_reason != 0 ? cfsr_error_name(sender->last_reason)
-                                               : "connecting";
-        return CFSR_LINK_STALLED;
-    }
-    if (sender->peer_backpressure_pct >= 100) {
-        *reason_out = "peer_not_accepting";
-        return CFSR_LINK_STALLED;
-    }
-    for (uint32_t lane = 0; lane < CFSR_LANES_MAX; lane++)
-        if (carries(sender, lane))
-            behind += sender->lane[lane].head_lsn - sender->lane[lane].next_lsn;
-    return behind > sender->options.window_bytes ? CFSR_LINK_CATCHUP : CFSR_LINK_STREAMING;
 }

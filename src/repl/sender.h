@@ -12,6 +12,11 @@
  * cumulative per lane. Nothing is re-sent inside a connection; no progress for progress_timeout
  * closes it, and the next one resumes at the peer's cursor.
  *
+ * Damage in our own journal stops the lane, not the link: the driver is asked to repair it
+ * (DAMAGED) and the link is STALLED(journal_damaged) until it has. If the record to compare is the
+ * damaged one, the connection stands in REPAIRING: heartbeats and queries only, no data; once
+ * repaired it is made again, and compares.
+ *
  * Batching is natural: a lane is due when a whole batch has gathered, or the pipe is idle, or its
  * oldest byte waited batch_timeout.
  *
@@ -25,16 +30,18 @@
 #include <stdint.h>
 
 #include "repl/action.h"
+#include "repl/query.h"
 #include "repl/session.h"
 
 enum cfsr_sender_state {
-    CFSR_SENDER_BACKOFF,  /* waiting to dial, until retry_at */
-    CFSR_SENDER_DIALING,  /* transport connects */
-    CFSR_SENDER_HELLO,    /* HELLO sent, answer awaited */
-    CFSR_SENDER_CHECKING, /* comparing stamps with our own bytes */
-    CFSR_SENDER_RUNNING,  /* data flows */
-    CFSR_SENDER_CLOSING,  /* asked the driver to close; on_closed awaited */
-    CFSR_SENDER_STOPPED,  /* drained for shutdown */
+    CFSR_SENDER_BACKOFF,   /* waiting to dial, until retry_at */
+    CFSR_SENDER_DIALING,   /* transport connects */
+    CFSR_SENDER_HELLO,     /* HELLO sent, answer awaited */
+    CFSR_SENDER_CHECKING,  /* comparing stamps with our own bytes */
+    CFSR_SENDER_RUNNING,   /* data flows */
+    CFSR_SENDER_CLOSING,   /* asked the driver to close; on_closed awaited */
+    CFSR_SENDER_STOPPED,   /* drained for shutdown */
+    CFSR_SENDER_REPAIRING, /* established, but what must be compared is damaged here */
 };
 
 /* What a link shows to operators (features.md §4). */
@@ -89,10 +96,13 @@ struct cfsr_sender {
     int fault;       /* 0, or why the link is FAULTED (-CFSR_E_*); cleared by a successful check */
     int last_reason; /* why the last connection ended */
     char last_detail[128];
-    uint64_t fault_lsn; /* divergence point, when forked */
+    uint64_t fault_lsn; /* divergence point, when forked; place of the damage */
     uint32_t fault_lane;
+    uint64_t damaged_mask; /* lanes that wait for the repair of our own journal */
+    struct cfsr_query_port queries;
     uint64_t retry_at_ns, deadline_ns, heartbeat_at_ns, last_heard_ns, last_progress_ns;
     uint32_t attempts;  /* consecutive failures: the back-off exponent */
+    uint32_t moves;     /* connections in a row that ended with -CFSR_E_MOVED */
     uint32_t next_lane; /* round robin */
     uint32_t checks_pending;
     uint64_t in_flight_bytes;
@@ -162,10 +172,28 @@ bool cfsr_sender_next(struct cfsr_sender *sender, uint64_t now_ns, bool pipe_idl
  * (ACK_NOW when nothing more has gathered). */
 uint16_t cfsr_sender_sent(struct cfsr_sender *sender, uint64_t now_ns, uint32_t lane,
                           uint64_t lsn_to);
-/* The lane's journal could not be read (-CFSR_E_DAMAGED, -CFSR_E_NEEDS_BOOTSTRAP …): faults the
- * link. */
+/* The lane's journal could not be read: -CFSR_E_DAMAGED stops the lane until it is repaired;
+ * -CFSR_E_NEEDS_BOOTSTRAP … fault the link. */
 void cfsr_sender_on_read_error(struct cfsr_sender *sender, uint64_t now_ns, uint32_t lane,
                                uint64_t lsn, int rc, struct cfsr_outbox *out);
+/* The lane's journal was mended: it is read again. */
+void cfsr_sender_on_repaired(struct cfsr_sender *sender, uint64_t now_ns, uint32_t lane,
+                             struct cfsr_outbox *out);
+/* Nobody has what is damaged at lsn: the link is FAULTED(damaged) until on_repaired(); its other
+ * lanes go on. */
+void cfsr_sender_on_unrepairable(struct cfsr_sender *sender, uint32_t lane, uint64_t lsn);
+
+/* Whether the peer can be asked about the lane on this connection now. */
+bool cfsr_sender_can_ask(const struct cfsr_sender *sender, uint32_t lane);
+/* Sends the QUERY; can_ask() must have been true. */
+void cfsr_sender_ask(struct cfsr_sender *sender, const struct cfsr_query *query,
+                     uint64_t deadline_ns, struct cfsr_outbox *out);
+/* Seals the REPLY to queries.served: frame = link header space, payload. Its length; 0 if the
+ * connection is not that one any more. */
+uint32_t cfsr_sender_reply(struct cfsr_sender *sender, void *frame, uint32_t payload_bytes);
+/* A frame of this type may be waited for: a REPLY only when one is due. */
+bool cfsr_sender_expects(const struct cfsr_sender *sender, unsigned type);
+
 /* The driver ends the connection, without a GOODBYE: bytes that are no frame, or a resource that
  * failed. */
 void cfsr_sender_abort(struct cfsr_sender *sender, int reason, const char *detail,

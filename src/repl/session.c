@@ -169,6 +169,8 @@ int cfsr_session_init(struct cfsr_session *session, const struct cfsr_session_lo
         .peer_site_id = dialer ? peer_site_id : 0,
         .next_send_seq = HANDSHAKE_LINK_SEQ,
         .next_recv_seq = HANDSHAKE_LINK_SEQ,
+        .next_send_data = 1,
+        .next_recv_data = 1,
         .next_send_batch = 1,
         .next_recv_batch = 1,
         .version = HANDSHAKE_VERSION,
@@ -627,21 +629,22 @@ static void seal_header(struct cfsr_session *session, enum cfsr_frame_type type,
                         uint8_t *header)
 {
     CFSR_ASSERT(session->send_key != NULL);
-    bool batch = type == CFSR_FRAME_BATCH;
+    bool batch = type == CFSR_FRAME_BATCH, data = cfsr_frame_is_data(type);
     const struct cfsr_link_header link = {
         .version = (uint8_t)session->version,
         .type = (uint8_t)type,
         .flags = flags,
         .length_bytes = length_bytes,
-        .link_seq = batch ? session->next_send_batch : session->next_send_seq,
+        .link_seq = data ? session->next_send_data : session->next_send_seq,
         .batch_seq = batch ? session->next_send_batch : 0,
     };
     /* Each stream counts for itself: CONTROL frames overtake sealed DATA frames in the transport.
      */
-    if (batch)
-        session->next_send_batch++;
+    if (data)
+        session->next_send_data++;
     else
         session->next_send_seq++;
+    session->next_send_batch += batch;
     cfsr_link_header_store(&link, header);
     sign(session->send_key, header, signed_part, signed_bytes);
 }
@@ -649,10 +652,19 @@ static void seal_header(struct cfsr_session *session, enum cfsr_frame_type type,
 uint32_t cfsr_session_seal(struct cfsr_session *session, enum cfsr_frame_type type, uint16_t flags,
                            void *frame, uint32_t payload_bytes)
 {
-    CFSR_ASSERT(type != CFSR_FRAME_BATCH && payload_bytes <= CFSR_CONTROL_MAX_BYTES);
+    CFSR_ASSERT(!cfsr_frame_is_data(type) && payload_bytes <= CFSR_CONTROL_MAX_BYTES);
     uint8_t *bytes = frame;
     seal_header(session, type, flags, payload_bytes, bytes + CFSR_LINK_HEADER_BYTES, payload_bytes,
                 bytes);
+    return CFSR_LINK_HEADER_BYTES + payload_bytes;
+}
+
+uint32_t cfsr_session_seal_reply(struct cfsr_session *session, void *frame, uint32_t payload_bytes)
+{
+    uint8_t *bytes = frame;
+    CFSR_ASSERT(payload_bytes <= CFSR_FRAME_MAX_BYTES - CFSR_LINK_HEADER_BYTES);
+    seal_header(session, CFSR_FRAME_REPLY, 0, payload_bytes, bytes + CFSR_LINK_HEADER_BYTES,
+                payload_bytes, bytes);
     return CFSR_LINK_HEADER_BYTES + payload_bytes;
 }
 
@@ -667,16 +679,20 @@ void cfsr_session_seal_batch(struct cfsr_session *session, uint16_t flags,
 }
 
 /* Data flows from the dialer to the acceptor, acks the other way; heartbeats and goodbyes both
- * ways. */
+ * ways; so do queries and replies, between two sites that know them and have proven themselves. */
 static bool is_expected(const struct cfsr_session *session, unsigned type)
 {
     bool open = session->state == CFSR_SESSION_ESTABLISHED ||
                 session->state == CFSR_SESSION_ANSWERED;
+    bool asks = session->state == CFSR_SESSION_ESTABLISHED &&
+                (session->features & CFSR_FEATURE_QUERY) != 0;
     switch (type) {
     case CFSR_FRAME_BATCH: return open && !session->dialer;
     case CFSR_FRAME_ACK: return open && session->dialer;
     case CFSR_FRAME_HEARTBEAT:
     case CFSR_FRAME_GOODBYE: return open;
+    case CFSR_FRAME_QUERY:
+    case CFSR_FRAME_REPLY: return asks;
     default: return false;
     }
 }
@@ -687,9 +703,9 @@ int cfsr_session_open(struct cfsr_session *session, const struct cfsr_link_heade
     if (!is_expected(session, header->type) || header->version != session->version)
         return cfsr_fail(-CFSR_E_BAD_FRAME, "frame type %u of version %u has no place here",
                          header->type, header->version);
-    bool batch = header->type == CFSR_FRAME_BATCH;
-    uint64_t due = batch ? session->next_recv_batch : session->next_recv_seq;
-    if (header->link_seq != due || header->batch_seq != (batch ? due : 0))
+    bool batch = header->type == CFSR_FRAME_BATCH, data = cfsr_frame_is_data(header->type);
+    uint64_t due = data ? session->next_recv_data : session->next_recv_seq;
+    if (header->link_seq != due || header->batch_seq != (batch ? session->next_recv_batch : 0))
         return cfsr_fail(-CFSR_E_REPLAYED,
                          "link sequence %llu, batch sequence %llu where %llu was due",
                          (unsigned long long)header->link_seq,
@@ -698,10 +714,11 @@ int cfsr_session_open(struct cfsr_session *session, const struct cfsr_link_heade
         return cfsr_fail(-CFSR_E_BAD_LINK_TAG,
                          "link tag of frame type %u, sequence %llu does not match", header->type,
                          (unsigned long long)header->link_seq);
-    if (batch)
-        session->next_recv_batch++;
+    if (data)
+        session->next_recv_data++;
     else
         session->next_recv_seq++;
+    session->next_recv_batch += batch;
     if (session->state == CFSR_SESSION_ANSWERED)
         session->state = CFSR_SESSION_ESTABLISHED;
     return 0;

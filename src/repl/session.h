@@ -62,14 +62,15 @@ struct cfsr_session {
     struct cfsr_mac_key *pair_key, *hello_key; /* during the handshake only */
     struct cfsr_mac_key *send_key, *recv_key;
     uint64_t next_send_seq, next_recv_seq;
-    uint64_t next_send_batch, next_recv_batch;
-    struct cfsr_hello hello; /* sent (dialer) or received (acceptor) */
-    uint16_t version;        /* agreed; of all frames after the handshake */
-    uint64_t features;       /* agreed: known to both sides */
-    bool authenticated;      /* the peer's HELLO or HELLO_ACK proved the pair's key; false beside a
-                                refusal: only a hint */
-    int refused;             /* acceptor: what on_hello() refused with, 0 if nothing */
-    char refusal[128];       /* acceptor: the same in words the peer may read */
+    uint64_t next_send_data, next_recv_data;   /* link sequence of BATCH and REPLY */
+    uint64_t next_send_batch, next_recv_batch; /* batch sequence */
+    struct cfsr_hello hello;                   /* sent (dialer) or received (acceptor) */
+    uint16_t version;                          /* agreed; of all frames after the handshake */
+    uint64_t features;                         /* agreed: known to both sides */
+    bool authenticated; /* the peer's HELLO or HELLO_ACK proved the pair's key; false beside a
+                           refusal: only a hint */
+    int refused;        /* acceptor: what on_hello() refused with, 0 if nothing */
+    char refusal[128];  /* acceptor: the same in words the peer may read */
 };
 
 /*
@@ -117,6 +118,8 @@ int cfsr_session_on_hello_ack(struct cfsr_session *session, const void *frame, u
  */
 uint32_t cfsr_session_seal(struct cfsr_session *session, enum cfsr_frame_type type, uint16_t flags,
                            void *frame, uint32_t payload_bytes);
+/* Seals a REPLY in place, as seal() does, in the data stream. */
+uint32_t cfsr_session_seal_reply(struct cfsr_session *session, void *frame, uint32_t payload_bytes);
 /* Seals a BATCH: writes only the 64-byte link header; batch_tag is bytes 160–191 of the signed
  * prefix; length = prefix + extension + body. */
 void cfsr_session_seal_batch(struct cfsr_session *session, uint16_t flags,

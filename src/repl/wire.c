@@ -20,21 +20,7 @@
 #include "base/assert.h"
 #include "base/bytes.h"
 #include "base/fail.h"
-
-/* One list per layout: X(prefix, field, offset, size). */
-#define FIELD_OFFSET(P, N, O, S) P##_##N = (O),
-#define FIELD_MEMBER(P, N, O, S) uint8_t N[S];
-#define FIELD_CHECK(P, N, O, S) \
-    _Static_assert(offsetof(struct P##_layout, N) == (O), #P " " #N " is misplaced");
-#define LAYOUT(P, FIELDS, TOTAL)                 \
-    enum {                                       \
-        FIELDS(FIELD_OFFSET) P##_BYTES = (TOTAL) \
-    };                                           \
-    struct P##_layout {                          \
-        FIELDS(FIELD_MEMBER)                     \
-    };                                           \
-    FIELDS(FIELD_CHECK)                          \
-    _Static_assert(sizeof(struct P##_layout) == (TOTAL), #P " has another size")
+#include "repl/wire_internal.h"
 
 #define LINK_FIELDS(X)        \
     X(LINK, MAGIC, 0, 4)      \
@@ -48,14 +34,6 @@
     X(LINK, TAG, 32, CFSR_TAG_LEN_BYTES)
 LAYOUT(LINK, LINK_FIELDS, CFSR_LINK_HEADER_BYTES);
 _Static_assert(LINK_TAG == CFSR_LINK_SIGNED_BYTES, "the link tag signs all that stands before it");
-
-/* First 8 bytes of every payload that is not BATCH. */
-#define HEAD_FIELDS(X)         \
-    X(HEAD, FIXED_BYTES, 0, 2) \
-    X(HEAD, ITEM_BYTES, 2, 2)  \
-    X(HEAD, COUNT, 4, 2)       \
-    X(HEAD, RESERVED, 6, 2)
-LAYOUT(HEAD, HEAD_FIELDS, 8);
 
 #define NAME_BYTES   (CFSR_SITE_NAME_MAX + 1)
 #define DETAIL_BYTES 128
@@ -241,6 +219,8 @@ static uint32_t payload_min_bytes(unsigned type)
     case CFSR_FRAME_BATCH: return CFSR_BATCH_PREFIX_BYTES;
     case CFSR_FRAME_ACK: return ACK_BYTES;
     case CFSR_FRAME_HEARTBEAT: return HEARTBEAT_BYTES;
+    case CFSR_FRAME_QUERY: return CFSR_QUERY_BYTES;
+    case CFSR_FRAME_REPLY: return CFSR_REPLY_BYTES;
     case CFSR_FRAME_GOODBYE: return GOODBYE_BYTES;
     default: return 0; /* unknown, or reserved for a later version */
     }
@@ -288,8 +268,9 @@ int cfsr_link_header_load(const void *bytes, struct cfsr_link_header *header_out
         return cfsr_fail(-CFSR_E_BAD_FRAME,
                          "frame type %u with link sequence %llu, batch sequence %llu", header.type,
                          (unsigned long long)header.link_seq, (unsigned long long)header.batch_seq);
-    uint32_t max_bytes = batch ? CFSR_FRAME_MAX_BYTES - CFSR_LINK_HEADER_BYTES
-                               : CFSR_CONTROL_MAX_BYTES;
+    uint32_t max_bytes = cfsr_frame_is_data(header.type)
+                             ? CFSR_FRAME_MAX_BYTES - CFSR_LINK_HEADER_BYTES
+                             : CFSR_CONTROL_MAX_BYTES;
     if (header.length_bytes > max_bytes)
         return cfsr_fail(-CFSR_E_TOO_LARGE, "frame type %u declares %u bytes; the limit is %u",
                          header.type, header.length_bytes, max_bytes);
@@ -302,19 +283,13 @@ int cfsr_link_header_load(const void *bytes, struct cfsr_link_header *header_out
 
 /* ---- what all payloads share ---- */
 
-struct payload {
-    const uint8_t *fixed;
-    const uint8_t *items;
-    uint32_t item_bytes; /* stride as the writer declared it */
-    uint32_t count;
-};
-
 /*
  * Checks the head against the length. The fixed part and the items may be longer than this version
  * knows (a newer writer), never shorter, and together they are the whole payload.
  */
-static int payload_open(const void *payload, uint32_t len_bytes, uint32_t fixed_min,
-                        uint32_t item_min, const char *what, struct payload *payload_out)
+int cfsr_wire_payload_open(const void *payload, uint32_t len_bytes, uint32_t fixed_min,
+                           uint32_t item_min, const char *what,
+                           struct cfsr_wire_payload *payload_out)
 {
     const uint8_t *p = payload;
     if (len_bytes < fixed_min || len_bytes > CFSR_CONTROL_MAX_BYTES)
@@ -331,12 +306,13 @@ static int payload_open(const void *payload, uint32_t len_bytes, uint32_t fixed_
     if ((uint64_t)fixed + (uint64_t)item * count != len_bytes) /* also bounds fixed by len_bytes */
         return cfsr_fail(-CFSR_E_BAD_FRAME, "%s declares %u + %u x %u bytes and has %u", what,
                          fixed, count, item, len_bytes);
-    *payload_out = (struct payload){
+    *payload_out = (struct cfsr_wire_payload){
         .fixed = p, .items = p + fixed, .item_bytes = item, .count = count};
     return 0;
 }
 
-static uint32_t payload_begin(uint8_t *p, uint32_t fixed_bytes, uint32_t item_bytes, uint32_t count)
+uint32_t cfsr_wire_payload_begin(uint8_t *p, uint32_t fixed_bytes, uint32_t item_bytes,
+                                 uint32_t count)
 {
     CFSR_ASSERT(count <= CFSR_LANES_MAX);
     uint32_t total = fixed_bytes + item_bytes * count;
@@ -352,7 +328,7 @@ static uint32_t mask_count(uint64_t mask)
     return (uint32_t)__builtin_popcountll(mask);
 }
 
-static int reserved_check(const uint8_t *p, size_t len_bytes, const char *what)
+int cfsr_wire_reserved_check(const uint8_t *p, size_t len_bytes, const char *what)
 {
     if (!cfsr_bytes_are_zero(p, len_bytes))
         return cfsr_fail(-CFSR_E_BAD_FRAME, "%s has reserved bytes set", what);
@@ -361,14 +337,14 @@ static int reserved_check(const uint8_t *p, size_t len_bytes, const char *what)
 
 /* A status is 0 or the number of a CFSR_E_*; an errno of ours means nothing to the peer and goes
  * out as FAILED. */
-static uint32_t status_for_wire(int32_t status)
+uint32_t cfsr_wire_status(int32_t status)
 {
     bool known = status == 0 ||
                  ((uint32_t)status >= ERROR_NUMBER_MIN && (uint32_t)status <= ERROR_NUMBER_MAX);
     return known ? (uint32_t)status : CFSR_E_FAILED;
 }
 
-static int status_load(const uint8_t *p, int32_t *status_out, const char *what)
+int cfsr_wire_status_load(const uint8_t *p, int32_t *status_out, const char *what)
 {
     uint32_t status = cfsr_load_le32(p);
     if (status != 0 && (status < ERROR_NUMBER_MIN || status > ERROR_NUMBER_MAX))
@@ -386,7 +362,8 @@ static int item_lane_load(const uint8_t *item, uint64_t *seen, uint16_t *lane_ou
         return cfsr_fail(-CFSR_E_BAD_FRAME, "%s names lane %u, out of range or twice", what, lane);
     *seen |= 1ull << lane;
     *lane_out = lane;
-    return reserved_check(item + ACK_LANE_RESERVED, ACK_LANE_DURABLE_LSN - ACK_LANE_RESERVED, what);
+    return cfsr_wire_reserved_check(item + ACK_LANE_RESERVED,
+                                    ACK_LANE_DURABLE_LSN - ACK_LANE_RESERVED, what);
 }
 _Static_assert((int)ACK_LANE_LANE == (int)HEARTBEAT_LANE_LANE && ACK_LANE_LANE == 0 &&
                    (int)ACK_LANE_RESERVED == (int)HEARTBEAT_LANE_RESERVED &&
@@ -398,7 +375,8 @@ _Static_assert((int)ACK_LANE_LANE == (int)HEARTBEAT_LANE_LANE && ACK_LANE_LANE =
 uint32_t cfsr_hello_store(const struct cfsr_hello *hello, void *out)
 {
     uint8_t *p = out;
-    uint32_t total = payload_begin(p, HELLO_BYTES, HELLO_LANE_BYTES, mask_count(hello->lane_mask));
+    uint32_t total = cfsr_wire_payload_begin(p, HELLO_BYTES, HELLO_LANE_BYTES,
+                                             mask_count(hello->lane_mask));
     cfsr_store_le16(p + HELLO_VERSION_MIN, hello->version_min);
     cfsr_store_le16(p + HELLO_VERSION_MAX, hello->version_max);
     cfsr_store_le32(p + HELLO_KEY_ID, hello->key_id);
@@ -452,13 +430,15 @@ static void hello_fixed_load(const uint8_t *p, struct cfsr_hello *hello)
 
 int cfsr_hello_load(const void *payload, uint32_t len_bytes, struct cfsr_hello *hello_out)
 {
-    struct payload view;
-    int rc = payload_open(payload, len_bytes, HELLO_BYTES, HELLO_LANE_BYTES, "HELLO", &view);
+    struct cfsr_wire_payload view;
+    int rc = cfsr_wire_payload_open(payload, len_bytes, HELLO_BYTES, HELLO_LANE_BYTES, "HELLO",
+                                    &view);
     if (rc < 0)
         return rc;
     struct cfsr_hello hello = {0};
     hello_fixed_load(view.fixed, &hello);
-    rc = reserved_check(view.fixed + HELLO_RESERVED, HELLO_BYTES - HELLO_RESERVED, "HELLO");
+    rc = cfsr_wire_reserved_check(view.fixed + HELLO_RESERVED, HELLO_BYTES - HELLO_RESERVED,
+                                  "HELLO");
     if (rc < 0)
         return rc;
     rc = text_load(view.fixed + HELLO_SITE_NAME, NAME_BYTES, hello.site_name, "site name of HELLO");
@@ -500,15 +480,17 @@ static int cursor_load(const uint8_t *item, struct cfsr_hello_lane *lane_out)
     lane_out->last.seq = cfsr_load_le64(item + CURSOR_LAST_SEQ);
     lane_out->last.timestamp_us = cfsr_load_le64(item + CURSOR_LAST_TIMESTAMP_US);
     lane_out->last.crc = cfsr_load_le32(item + CURSOR_LAST_CRC);
-    return reserved_check(item + CURSOR_RESERVED, CURSOR_BYTES - CURSOR_RESERVED, "HELLO_ACK lane");
+    return cfsr_wire_reserved_check(item + CURSOR_RESERVED, CURSOR_BYTES - CURSOR_RESERVED,
+                                    "HELLO_ACK lane");
 }
 
 uint32_t cfsr_hello_ack_store(const struct cfsr_hello_ack *ack, void *out)
 {
     uint8_t *p = out;
-    uint32_t total = payload_begin(p, HELLO_ACK_BYTES, CURSOR_BYTES, mask_count(ack->lane_mask));
+    uint32_t total = cfsr_wire_payload_begin(p, HELLO_ACK_BYTES, CURSOR_BYTES,
+                                             mask_count(ack->lane_mask));
     cfsr_store_le16(p + HELLO_ACK_VERSION, ack->version);
-    cfsr_store_le32(p + HELLO_ACK_STATUS, status_for_wire(ack->status));
+    cfsr_store_le32(p + HELLO_ACK_STATUS, cfsr_wire_status(ack->status));
     cfsr_store_le64(p + HELLO_ACK_FEATURES, ack->features);
     memcpy(p + HELLO_ACK_CLUSTER, ack->cluster.bytes, sizeof ack->cluster.bytes);
     cfsr_store_le64(p + HELLO_ACK_SITE_ID, ack->site_id);
@@ -546,14 +528,15 @@ static int hello_ack_fixed_load(const uint8_t *p, struct cfsr_hello_ack *ack)
     memcpy(ack->nonce, p + HELLO_ACK_NONCE, sizeof ack->nonce);
     ack->wall_us = cfsr_load_le64(p + HELLO_ACK_WALL_US);
     ack->epoch = cfsr_load_le64(p + HELLO_ACK_EPOCH);
-    int rc = status_load(p + HELLO_ACK_STATUS, &ack->status, "HELLO_ACK");
+    int rc = cfsr_wire_status_load(p + HELLO_ACK_STATUS, &ack->status, "HELLO_ACK");
     if (rc < 0)
         return rc;
-    rc = reserved_check(p + HELLO_ACK_RESERVED, HELLO_ACK_STATUS - HELLO_ACK_RESERVED, "HELLO_ACK");
+    rc = cfsr_wire_reserved_check(p + HELLO_ACK_RESERVED, HELLO_ACK_STATUS - HELLO_ACK_RESERVED,
+                                  "HELLO_ACK");
     if (rc < 0)
         return rc;
-    rc = reserved_check(p + HELLO_ACK_RESERVED_END, HELLO_ACK_BYTES - HELLO_ACK_RESERVED_END,
-                        "HELLO_ACK");
+    rc = cfsr_wire_reserved_check(p + HELLO_ACK_RESERVED_END,
+                                  HELLO_ACK_BYTES - HELLO_ACK_RESERVED_END, "HELLO_ACK");
     if (rc < 0)
         return rc;
     rc = text_load(p + HELLO_ACK_SITE_NAME, NAME_BYTES, ack->site_name, "site name of HELLO_ACK");
@@ -564,8 +547,9 @@ static int hello_ack_fixed_load(const uint8_t *p, struct cfsr_hello_ack *ack)
 
 int cfsr_hello_ack_load(const void *payload, uint32_t len_bytes, struct cfsr_hello_ack *ack_out)
 {
-    struct payload view;
-    int rc = payload_open(payload, len_bytes, HELLO_ACK_BYTES, CURSOR_BYTES, "HELLO_ACK", &view);
+    struct cfsr_wire_payload view;
+    int rc = cfsr_wire_payload_open(payload, len_bytes, HELLO_ACK_BYTES, CURSOR_BYTES, "HELLO_ACK",
+                                    &view);
     if (rc < 0)
         return rc;
     struct cfsr_hello_ack ack = {0};
@@ -593,7 +577,7 @@ int cfsr_hello_ack_load(const void *payload, uint32_t len_bytes, struct cfsr_hel
 uint32_t cfsr_ack_store(const struct cfsr_ack *ack, void *out)
 {
     uint8_t *p = out;
-    uint32_t total = payload_begin(p, ACK_BYTES, ACK_LANE_BYTES, ack->count);
+    uint32_t total = cfsr_wire_payload_begin(p, ACK_BYTES, ACK_LANE_BYTES, ack->count);
     p[ACK_BACKPRESSURE_PCT] = ack->backpressure_pct;
     p[ACK_MODE] = ack->mode;
     for (unsigned i = 0; i < ack->count; i++) {
@@ -608,11 +592,11 @@ uint32_t cfsr_ack_store(const struct cfsr_ack *ack, void *out)
 
 int cfsr_ack_load(const void *payload, uint32_t len_bytes, struct cfsr_ack *ack_out)
 {
-    struct payload view;
-    int rc = payload_open(payload, len_bytes, ACK_BYTES, ACK_LANE_BYTES, "ACK", &view);
+    struct cfsr_wire_payload view;
+    int rc = cfsr_wire_payload_open(payload, len_bytes, ACK_BYTES, ACK_LANE_BYTES, "ACK", &view);
     if (rc < 0)
         return rc;
-    rc = reserved_check(view.fixed + ACK_RESERVED, ACK_BYTES - ACK_RESERVED, "ACK");
+    rc = cfsr_wire_reserved_check(view.fixed + ACK_RESERVED, ACK_BYTES - ACK_RESERVED, "ACK");
     if (rc < 0)
         return rc;
     struct cfsr_ack ack = {.backpressure_pct = view.fixed[ACK_BACKPRESSURE_PCT],
@@ -640,7 +624,8 @@ int cfsr_ack_load(const void *payload, uint32_t len_bytes, struct cfsr_ack *ack_
 uint32_t cfsr_heartbeat_store(const struct cfsr_heartbeat *heartbeat, void *out)
 {
     uint8_t *p = out;
-    uint32_t total = payload_begin(p, HEARTBEAT_BYTES, HEARTBEAT_LANE_BYTES, heartbeat->count);
+    uint32_t total = cfsr_wire_payload_begin(p, HEARTBEAT_BYTES, HEARTBEAT_LANE_BYTES,
+                                             heartbeat->count);
     cfsr_store_le64(p + HEARTBEAT_WALL_US, heartbeat->wall_us);
     cfsr_store_le64(p + HEARTBEAT_ECHO_WALL_US, heartbeat->echo_wall_us);
     for (unsigned i = 0; i < heartbeat->count; i++) {
@@ -655,13 +640,13 @@ uint32_t cfsr_heartbeat_store(const struct cfsr_heartbeat *heartbeat, void *out)
 int cfsr_heartbeat_load(const void *payload, uint32_t len_bytes,
                         struct cfsr_heartbeat *heartbeat_out)
 {
-    struct payload view;
-    int rc = payload_open(payload, len_bytes, HEARTBEAT_BYTES, HEARTBEAT_LANE_BYTES, "HEARTBEAT",
-                          &view);
+    struct cfsr_wire_payload view;
+    int rc = cfsr_wire_payload_open(payload, len_bytes, HEARTBEAT_BYTES, HEARTBEAT_LANE_BYTES,
+                                    "HEARTBEAT", &view);
     if (rc < 0)
         return rc;
-    rc = reserved_check(view.fixed + HEARTBEAT_RESERVED, HEARTBEAT_BYTES - HEARTBEAT_RESERVED,
-                        "HEARTBEAT");
+    rc = cfsr_wire_reserved_check(view.fixed + HEARTBEAT_RESERVED,
+                                  HEARTBEAT_BYTES - HEARTBEAT_RESERVED, "HEARTBEAT");
     if (rc < 0)
         return rc;
     struct cfsr_heartbeat heartbeat = {
@@ -687,24 +672,24 @@ int cfsr_heartbeat_load(const void *payload, uint32_t len_bytes,
 uint32_t cfsr_goodbye_store(const struct cfsr_goodbye *goodbye, void *out)
 {
     uint8_t *p = out;
-    uint32_t total = payload_begin(p, GOODBYE_BYTES, 0, 0);
-    cfsr_store_le32(p + GOODBYE_REASON, status_for_wire(goodbye->reason));
+    uint32_t total = cfsr_wire_payload_begin(p, GOODBYE_BYTES, 0, 0);
+    cfsr_store_le32(p + GOODBYE_REASON, cfsr_wire_status(goodbye->reason));
     text_store(p + GOODBYE_DETAIL, DETAIL_BYTES, goodbye->detail);
     return total;
 }
 
 int cfsr_goodbye_load(const void *payload, uint32_t len_bytes, struct cfsr_goodbye *goodbye_out)
 {
-    struct payload view;
-    int rc = payload_open(payload, len_bytes, GOODBYE_BYTES, 0, "GOODBYE", &view);
+    struct cfsr_wire_payload view;
+    int rc = cfsr_wire_payload_open(payload, len_bytes, GOODBYE_BYTES, 0, "GOODBYE", &view);
     if (rc < 0)
         return rc;
-    rc = reserved_check(view.fixed + GOODBYE_RESERVED, GOODBYE_DETAIL - GOODBYE_RESERVED,
-                        "GOODBYE");
+    rc = cfsr_wire_reserved_check(view.fixed + GOODBYE_RESERVED, GOODBYE_DETAIL - GOODBYE_RESERVED,
+                                  "GOODBYE");
     if (rc < 0)
         return rc;
     struct cfsr_goodbye goodbye = {0};
-    rc = status_load(view.fixed + GOODBYE_REASON, &goodbye.reason, "GOODBYE");
+    rc = cfsr_wire_status_load(view.fixed + GOODBYE_REASON, &goodbye.reason, "GOODBYE");
     if (rc < 0)
         return rc;
     rc = text_load(view.fixed + GOODBYE_DETAIL, DETAIL_BYTES, goodbye.detail, "detail of GOODBYE");

@@ -11,7 +11,7 @@
  *     6  2  flags (1 = ACK_NOW: the sender has nothing more gathered)
  *     8  4  length: bytes after this header
  *    12  4  reserved, 0
- *    16  8  link sequence: 1, 2, … per direction and stream (BATCH; all others)
+ *    16  8  link sequence: 1, 2, … per direction and stream (BATCH and REPLY; all others)
  *    24  8  batch sequence: 1, 2, … per connection for BATCH; 0 otherwise
  *    32 32  link tag
  *
@@ -50,11 +50,21 @@ enum cfsr_frame_type {
     CFSR_FRAME_CATCHUP = 7,  /* reserved */
     CFSR_FRAME_SNAPSHOT = 8, /* reserved */
     CFSR_FRAME_FENCE = 9,    /* reserved */
-    CFSR_FRAME_QUERY = 10,   /* reserved */
-    CFSR_FRAME_REPLY = 11,   /* reserved */
+    CFSR_FRAME_QUERY = 10,   /* with CFSR_FEATURE_QUERY */
+    CFSR_FRAME_REPLY = 11,   /* with CFSR_FEATURE_QUERY */
     CFSR_FRAME_GOODBYE = 12,
 };
 #define CFSR_FRAME_ACK_NOW 1u
+
+/* Feature bits of HELLO: what a site can do beyond protocol version 1. */
+#define CFSR_FEATURE_QUERY  (1ull << 0) /* asks for and serves records and digests */
+#define CFSR_FEATURES_KNOWN CFSR_FEATURE_QUERY
+
+/* BATCH and REPLY: may be large, and are counted together in the data stream of their direction. */
+static inline bool cfsr_frame_is_data(unsigned type)
+{
+    return type == CFSR_FRAME_BATCH || type == CFSR_FRAME_REPLY;
+}
 
 struct cfsr_link_header {
     uint8_t version;
@@ -152,6 +162,41 @@ struct cfsr_goodbye {
     char detail[128];
 };
 
+/*
+ * QUERY and REPLY: a site asks another for records or digests of one journal's lane, on any
+ * established connection that carries the lane, in either direction; one at a time each way.
+ */
+#define CFSR_QUERY_BYTES        72
+#define CFSR_REPLY_BYTES        72
+#define CFSR_REPLY_WINDOW_BYTES 40 /* 8 window index, 32 digest */
+#define CFSR_REPLY_WINDOWS_MAX  200
+#define CFSR_REPLY_BODY_MAX     (CFSR_FRAME_MAX_BYTES - CFSR_LINK_HEADER_BYTES - CFSR_REPLY_BYTES)
+
+enum cfsr_query_kind {
+    CFSR_QUERY_RECORDS = 1, /* one frame (prefix, extension, body) that holds lsn_from */
+    CFSR_QUERY_DIGESTS = 2, /* of the whole windows of journal/digest.h inside [lsn_from, lsn_to) */
+};
+
+struct cfsr_query {
+    uint64_t id; /* 1, 2, … per connection and direction */
+    uint16_t kind;
+    uint16_t lane;
+    uint64_t origin;          /* site whose journal is meant */
+    struct cfsr_uuid journal; /* that journal */
+    uint64_t lsn_from, lsn_to;
+};
+
+struct cfsr_reply {
+    uint64_t id;
+    uint16_t kind;
+    uint16_t lane;
+    int32_t status;            /* 0, or CFSR_E_* (positive): why there is nothing */
+    uint64_t lsn_from, lsn_to; /* what this answers; may end before what was asked for */
+    uint32_t count;            /* DIGESTS: windows; RECORDS: 1 frame */
+    uint32_t body_bytes;
+    const uint8_t *body; /* load: inside the payload */
+};
+
 /* Each store returns the payload length written to out (CFSR_CONTROL_MAX_BYTES long); each load
  * checks everything. */
 uint32_t cfsr_hello_store(const struct cfsr_hello *hello, void *out);
@@ -165,5 +210,15 @@ int cfsr_heartbeat_load(const void *payload, uint32_t len_bytes,
                         struct cfsr_heartbeat *heartbeat_out);
 uint32_t cfsr_goodbye_store(const struct cfsr_goodbye *goodbye, void *out);
 int cfsr_goodbye_load(const void *payload, uint32_t len_bytes, struct cfsr_goodbye *goodbye_out);
+uint32_t cfsr_query_store(const struct cfsr_query *query, void *out);
+int cfsr_query_load(const void *payload, uint32_t len_bytes, struct cfsr_query *query_out);
+/* The fixed part only; the body stands behind it already. Returns the length of both. */
+uint32_t cfsr_reply_store(const struct cfsr_reply *reply, void *out);
+int cfsr_reply_load(const void *payload, uint32_t len_bytes, struct cfsr_reply *reply_out);
+/* One window of a DIGESTS body. */
+void cfsr_reply_window_store(void *body, uint32_t at, uint64_t index,
+                             const uint8_t digest[CFSR_DIGEST_LEN_BYTES]);
+uint64_t cfsr_reply_window_load(const struct cfsr_reply *reply, uint32_t at,
+                                const uint8_t **digest_out);
 
 #endif

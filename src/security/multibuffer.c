@@ -17,6 +17,7 @@
 
 #ifdef CFSR_HAVE_IPSEC_MB
 
+#include <pthread.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -27,44 +28,36 @@
 #define SELF_TEST_CHUNKS     33
 #define SHA_EXTENSIONS_LANES 2
 
-struct cfsr_multibuffer {
-    IMB_MGR *manager;
+/* What the processor is best at. */
+struct variant {
+    void (*init)(IMB_MGR *manager);
     unsigned lanes;
     unsigned chunks_min; /* below it one by one is as fast */
-    const char *variant;
+    const char *name;    /* NULL: nothing gains over OpenSSL */
 };
 
-static bool choose(struct cfsr_multibuffer *multibuffer)
+struct cfsr_multibuffer {
+    IMB_MGR *manager;
+    struct variant variant;
+};
+
+/* Chosen and tested once a process: the test hashes 132 KiB with the portable code of another
+ * library, which would cost as much as all else that a short-lived reader does. */
+static pthread_once_t chosen_once = PTHREAD_ONCE_INIT;
+static struct variant chosen;
+
+static struct variant best_of(const IMB_MGR *manager, IMB_ARCH arch)
 {
     const uint64_t two_lanes = IMB_FEATURE_SHANI | IMB_FEATURE_AVX2;
-    IMB_MGR *manager = multibuffer->manager;
-    IMB_ARCH arch = IMB_ARCH_NONE;
 
-    init_mb_mgr_auto(manager, &arch);
-    if (imb_get_errno(manager) != 0)
-        return false;
-    if ((manager->features & two_lanes) == two_lanes && arch >= IMB_ARCH_AVX2) {
-        init_mb_mgr_avx2(manager);
-        multibuffer->lanes = SHA_EXTENSIONS_LANES;
-        multibuffer->chunks_min = SHA_EXTENSIONS_LANES;
-        multibuffer->variant = "sha-ni x2";
-    } else if (arch == IMB_ARCH_AVX512) {
-        multibuffer->lanes = 16;
-        multibuffer->chunks_min = VECTOR_CHUNKS_MIN;
-        multibuffer->variant = "avx512 x16";
-    } else if (arch == IMB_ARCH_AVX2) {
-        multibuffer->lanes = 8;
-        multibuffer->chunks_min = VECTOR_CHUNKS_MIN;
-        multibuffer->variant = "avx2 x8";
-    } else {
-        return false; /* four lanes of 128 bits gain nothing over OpenSSL */
-    }
-    if (imb_get_errno(manager) != 0)
-        return false;
-    /* The library tests itself at init since 1.3; older ones say nothing, and the test below
-     * decides. */
-    return (manager->features & IMB_FEATURE_SELF_TEST) == 0 ||
-           (manager->features & IMB_FEATURE_SELF_TEST_PASS) != 0;
+    if ((manager->features & two_lanes) == two_lanes && arch >= IMB_ARCH_AVX2)
+        return (struct variant){init_mb_mgr_avx2, SHA_EXTENSIONS_LANES, SHA_EXTENSIONS_LANES,
+                                "sha-ni x2"};
+    if (arch == IMB_ARCH_AVX512)
+        return (struct variant){init_mb_mgr_avx512, 16, VECTOR_CHUNKS_MIN, "avx512 x16"};
+    if (arch == IMB_ARCH_AVX2)
+        return (struct variant){init_mb_mgr_avx2, 8, VECTOR_CHUNKS_MIN, "avx2 x8"};
+    return (struct variant){0}; /* four lanes of 128 bits gain nothing over OpenSSL */
 }
 
 /* Other code, other library: a wrong digest here would look like damage on every link. */
@@ -91,25 +84,55 @@ static bool agrees_with_sodium(struct cfsr_multibuffer *multibuffer)
     return agrees;
 }
 
-struct cfsr_multibuffer *cfsr_multibuffer_create(void)
+static struct cfsr_multibuffer *create(const struct variant *variant)
 {
-    struct cfsr_multibuffer *multibuffer;
+    struct cfsr_multibuffer *multibuffer = calloc(1, sizeof *multibuffer);
+    IMB_MGR *manager;
 
-    multibuffer = calloc(1, sizeof *multibuffer);
     if (multibuffer == NULL)
         return NULL;
-    multibuffer->manager = alloc_mb_mgr(0);
-    if (multibuffer->manager == NULL)
+    multibuffer->variant = *variant;
+    multibuffer->manager = manager = alloc_mb_mgr(0);
+    if (manager == NULL)
         goto free_multibuffer;
-    if (!choose(multibuffer) || !agrees_with_sodium(multibuffer))
+    variant->init(manager);
+    /* The library tests itself at init since 1.3; older ones say nothing, and our own test
+     * decides. */
+    if (imb_get_errno(manager) != 0 || ((manager->features & IMB_FEATURE_SELF_TEST) != 0 &&
+                                        (manager->features & IMB_FEATURE_SELF_TEST_PASS) == 0))
         goto free_manager;
     return multibuffer;
 
 free_manager:
-    free_mb_mgr(multibuffer->manager);
+    free_mb_mgr(manager);
 free_multibuffer:
     free(multibuffer);
     return NULL;
+}
+
+static void choose(void)
+{
+    struct variant best = {0};
+    struct cfsr_multibuffer *multibuffer;
+    IMB_MGR *manager = alloc_mb_mgr(0);
+    IMB_ARCH arch = IMB_ARCH_NONE;
+
+    if (manager == NULL)
+        return;
+    init_mb_mgr_auto(manager, &arch);
+    if (imb_get_errno(manager) == 0)
+        best = best_of(manager, arch);
+    free_mb_mgr(manager);
+    multibuffer = best.name != NULL ? create(&best) : NULL;
+    if (multibuffer != NULL && agrees_with_sodium(multibuffer))
+        chosen = best;
+    cfsr_multibuffer_destroy(multibuffer);
+}
+
+struct cfsr_multibuffer *cfsr_multibuffer_create(void)
+{
+    pthread_once(&chosen_once, choose);
+    return chosen.name != NULL ? create(&chosen) : NULL;
 }
 
 void cfsr_multibuffer_destroy(struct cfsr_multibuffer *multibuffer)
@@ -122,10 +145,10 @@ void cfsr_multibuffer_destroy(struct cfsr_multibuffer *multibuffer)
 
 unsigned cfsr_multibuffer_worth(const struct cfsr_multibuffer *multibuffer, unsigned count)
 {
-    unsigned rest = count % multibuffer->lanes;
+    unsigned rest = count % multibuffer->variant.lanes;
 
     /* A started round costs the same however few lanes it has. */
-    return rest >= multibuffer->chunks_min ? count : count - rest;
+    return rest >= multibuffer->variant.chunks_min ? count : count - rest;
 }
 
 /* Counts the completed jobs that the library hands back; a job that failed is not counted. */
@@ -165,7 +188,7 @@ bool cfsr_multibuffer_hash(struct cfsr_multibuffer *multibuffer, const uint8_t *
 
 const char *cfsr_multibuffer_variant(const struct cfsr_multibuffer *multibuffer)
 {
-    return multibuffer == NULL ? NULL : multibuffer->variant;
+    return multibuffer == NULL ? NULL : multibuffer->variant.name;
 }
 
 const char *cfsr_multibuffer_version(void)

@@ -210,32 +210,60 @@ void test_writer_issue(struct test_writer *writer, bool ack_now)
         writer->flights++;
 }
 
-void test_writer_put(struct test_writer *writer, const struct test_batch *batch)
+/* What the lane lacks before it can go on, by what it said. */
+static void supply(struct test_writer *writer, int rc)
+{
+    struct cfsr_file *file;
+
+    while ((file = cfsr_inbox_lane_retired_file(writer->lane)) != NULL)
+        cfsr_file_close(file);
+    if (rc == -ENOSPC) {
+        give_segments(writer);
+    } else if (rc == -ENOBUFS) {
+        uint32_t slot = writer->slot[--writer->free_slots];
+
+        cfsr_inbox_lane_give_slot(writer->lane, writer->buf[slot], slot);
+    } else {
+        cr_assert_eq(rc, -EAGAIN);
+        test_writer_issue(writer, false);
+        cr_assert_gt(writer->flights, 0);
+        cr_assert_eq(test_writer_complete(writer, 0), 0);
+    }
+}
+
+/* Until there is room for a record of so many bytes. */
+static void make_room(struct test_writer *writer, uint32_t frame_bytes)
 {
     int rc;
 
+    while ((rc = cfsr_inbox_lane_room(writer->lane, frame_bytes)) < 0)
+        supply(writer, rc);
+}
+
+void test_writer_cursors(struct test_writer *writer)
+{
+    int rc;
+
+    while ((rc = cfsr_inbox_lane_put_cursors(writer->lane)) < 0)
+        supply(writer, rc);
+    test_writer_drain(writer);
+}
+
+void test_writer_put(struct test_writer *writer, const struct test_batch *batch)
+{
     cr_assert_geq(
         cfsr_inbox_lane_origin(writer->lane, batch->header.site_id, &batch->header.journal), 0);
-    while ((rc = cfsr_inbox_lane_room(writer->lane, batch->frame_bytes)) < 0) {
-        struct cfsr_file *file;
-
-        while ((file = cfsr_inbox_lane_retired_file(writer->lane)) != NULL)
-            cfsr_file_close(file);
-        if (rc == -ENOSPC) {
-            give_segments(writer);
-        } else if (rc == -ENOBUFS) {
-            uint32_t slot = writer->slot[--writer->free_slots];
-
-            cfsr_inbox_lane_give_slot(writer->lane, writer->buf[slot], slot);
-        } else {
-            cr_assert_eq(rc, -EAGAIN);
-            test_writer_issue(writer, false);
-            cr_assert_gt(writer->flights, 0);
-            cr_assert_eq(test_writer_complete(writer, 0), 0);
-        }
-    }
+    make_room(writer, batch->frame_bytes);
     cfsr_inbox_lane_put(writer->lane, &batch->header, batch->frame, batch->frame_bytes,
                         &batch->last, batch->entries, 1000 + writer->now_ns / 1000, writer->now_ns);
+}
+
+void test_writer_repair(struct test_writer *writer, const struct cfsr_inbox_gap *gap, uint32_t part,
+                        const struct test_batch *batch)
+{
+    make_room(writer, CFSR_INBOX_REPAIR_HEADER_BYTES + batch->frame_bytes);
+    cfsr_inbox_lane_put_repair(writer->lane, gap, part, batch->frame, batch->frame_bytes,
+                               1000 + writer->now_ns / 1000, writer->now_ns);
 }
 
 void test_writer_drain(struct test_writer *writer)

@@ -65,10 +65,15 @@ void test_writer_start(struct test_writer *writer, struct cfsr_fs *fs, const str
 void test_writer_stop(struct test_writer *writer, bool close_files);
 /* Puts one batch; completes writes as needed. */
 void test_writer_put(struct test_writer *writer, const struct test_batch *batch);
+/* The same for a REPAIR record. */
+void test_writer_repair(struct test_writer *writer, const struct cfsr_inbox_gap *gap, uint32_t part,
+                        const struct test_batch *batch);
 /* Moves due blocks in flight. */
 void test_writer_issue(struct test_writer *writer, bool ack_now);
 /* Writes and completes flight i. */
 int test_writer_complete(struct test_writer *writer, uint32_t i);
 void test_writer_drain(struct test_writer *writer);
+/* What the lane was asked to say of its cursors (cfsr_inbox_lane_want_cursors()), durable. */
+void test_writer_cursors(struct test_writer *writer);
 
 #endif

@@ -28,6 +28,13 @@ static struct cfsr_inbox_lane *make_lane(void)
     return lane;
 }
 
+static void destroy_lane(struct cfsr_inbox_lane *lane)
+{
+    cfsr_inbox_lane_destroy(lane);
+    free(state);
+    free(slots);
+}
+
 static int room(struct cfsr_inbox_lane *lane, uint32_t bytes)
 {
     int rc;
@@ -100,6 +107,8 @@ Test(inbox_lane, acks_advance_in_prefix_order_whatever_the_order_of_completion)
     cr_assert_eq(cfsr_inbox_lane_durable(lane, 0)->lsn, lsn[3]);
     cr_assert_eq(cfsr_inbox_lane_durable(lane, 0)->entries, 7);
     cr_assert_eq(cfsr_inbox_lane_pending_bytes(lane), 0);
+    destroy_lane(lane);
+    test_origin_fini(&origin);
 }
 
 Test(inbox_lane, failed_write_fails_the_lane_and_acks_nothing_more)
@@ -124,6 +133,8 @@ Test(inbox_lane, failed_write_fails_the_lane_and_acks_nothing_more)
     cr_assert(cfsr_inbox_lane_failed(lane));
     cr_assert_eq(cfsr_inbox_lane_room(lane, 512), -CFSR_E_FAILED);
     cr_assert_eq(cfsr_inbox_lane_wants_segment(lane), 0);
+    destroy_lane(lane);
+    test_origin_fini(&origin);
 }
 
 Test(inbox_lane, writes_when_due_by_bytes_delay_or_ack_now)
@@ -146,6 +157,8 @@ Test(inbox_lane, writes_when_due_by_bytes_delay_or_ack_now)
     cr_assert(!cfsr_inbox_lane_take_write(lane, false, 0, &write));
     put(lane, &origin, 1, 65536 + 2048);
     cr_assert(cfsr_inbox_lane_take_write(lane, false, 0, &write));
+    destroy_lane(lane);
+    test_origin_fini(&origin);
 }
 
 Test(inbox_lane, all_writes_in_flight_is_named)
@@ -167,6 +180,8 @@ Test(inbox_lane, all_writes_in_flight_is_named)
     cr_assert_eq(cfsr_inbox_lane_room(lane, 512), -EAGAIN, "the oldest one holds its place");
     cr_assert_eq(cfsr_inbox_lane_written(lane, &write[0], 0, &slot), 0);
     cr_assert_eq(room(lane, 512), 0);
+    destroy_lane(lane);
+    test_origin_fini(&origin);
 }
 
 Test(inbox_lane, a_new_segment_waits_for_all_of_the_last_one)
@@ -191,6 +206,7 @@ Test(inbox_lane, a_new_segment_waits_for_all_of_the_last_one)
 
         test_origin_init(&other, &site, 3, 0xa3, 0);
         put(lane, &other, 1, 1u << 20);
+        test_origin_fini(&other);
     }
     cr_assert(cfsr_inbox_lane_take_write(lane, true, 0, &write[1]));
     cr_assert_eq(write[1].offset_bytes, CFSR_INBOX_SEGMENT_HEADER_BYTES + site.segment_bytes -
@@ -205,6 +221,8 @@ Test(inbox_lane, a_new_segment_waits_for_all_of_the_last_one)
     cr_assert(cfsr_inbox_lane_take_write(lane, true, 0, &write[2]));
     cr_assert_eq(write[2].file, &file[2]);
     cr_assert_eq(write[2].offset_bytes, CFSR_INBOX_SEGMENT_HEADER_BYTES);
+    destroy_lane(lane);
+    test_origin_fini(&origin);
 }
 
 Test(inbox_lane, no_block_crosses_the_data_area_and_one_may_fill_it_exactly)
@@ -225,6 +243,8 @@ Test(inbox_lane, no_block_crosses_the_data_area_and_one_may_fill_it_exactly)
     cr_assert_leq(frame_bytes, CFSR_INBOX_FRAME_MAX_BYTES);
     cr_assert_eq(room(lane, frame_bytes), 0, "exactly fits");
     cr_assert_eq(room(lane, frame_bytes + 1), -ENOSPC, "goes to the next segment");
+    destroy_lane(lane);
+    test_origin_fini(&origin);
 }
 
 Test(inbox_lane, knows_64_journals_and_a_new_one_of_a_known_site_is_new)
@@ -243,6 +263,7 @@ Test(inbox_lane, knows_64_journals_and_a_new_one_of_a_known_site_is_new)
     journal.bytes[0] = 200;
     cr_assert_eq(cfsr_inbox_lane_origin(lane, 1, &journal), -ENOSPC);
     cr_assert_eq(cfsr_inbox_lane_durable(lane, 0)->last.lsn, UINT64_MAX);
+    destroy_lane(lane);
 }
 
 Test(inbox_lane, index_stays_bounded_and_keeps_every_stride)
@@ -265,4 +286,53 @@ Test(inbox_lane, index_stays_bounded_and_keeps_every_stride)
     cr_assert_eq(loaded->range[0].lsn_to, 40000);
     cr_assert_eq(loaded->batches, 5000);
     cr_assert_eq(cfsr_inbox_index_load(payload, bytes - 1, loaded, origin, &count), -CFSR_E_FORMAT);
+    free(index);
+    free(loaded);
+    free(payload);
+}
+
+Test(inbox_lane, cursors_asked_for_are_alone_in_a_block_and_wait_for_all_before)
+{
+    struct cfsr_inbox_lane *lane = make_lane();
+    struct cfsr_inbox_cursor cursor[CFSR_INBOX_ORIGINS_MAX];
+    struct cfsr_inbox_write write[3], none;
+    struct cfsr_inbox_local local;
+    struct test_origin origin;
+    uint32_t slot, count, need;
+
+    test_origin_init(&origin, &site, 1, 0xa1, 0);
+    open_lane(lane, &origin);
+    cr_assert_eq(cfsr_inbox_lane_put_cursors(lane), 0, "nobody asked");
+    put(lane, &origin, 1, 512); /* in a block that is being filled */
+    cfsr_inbox_lane_want_cursors(lane);
+    cr_assert_eq(cfsr_inbox_lane_put_cursors(lane), -ENOBUFS);
+    cfsr_inbox_lane_give_slot(lane, slots + (size_t)(next_slot % 64) * CFSR_INBOX_SLOT_BYTES,
+                              next_slot);
+    next_slot++;
+    cr_assert_eq(cfsr_inbox_lane_put_cursors(lane), 0);
+    put(lane, &origin, 1, 512);
+    cr_assert(cfsr_inbox_lane_take_write(lane, true, 0, &write[0]));
+    cr_assert(!cfsr_inbox_lane_take_write(lane, true, 0, &none),
+              "they speak of what is durable only");
+    cr_assert_eq(cfsr_inbox_lane_written(lane, &write[0], 0, &slot), 0);
+    cr_assert(cfsr_inbox_lane_take_write(lane, true, 0, &write[1]));
+    cr_assert_eq(write[1].len_bytes, CFSR_INBOX_BLOCK_BYTES);
+    cr_assert_eq(cfsr_inbox_record_load(write[1].buf, write[1].len_bytes, 1,
+                                        write[1].offset_bytes - CFSR_INBOX_SEGMENT_HEADER_BYTES,
+                                        &local, &need),
+                 0);
+    cr_assert_eq(local.kind, CFSR_INBOX_CURSORS);
+    cr_assert_eq(cfsr_inbox_cursors_load((uint8_t *)write[1].buf + CFSR_INBOX_LOCAL_HEADER_BYTES,
+                                         local.record_bytes - CFSR_INBOX_LOCAL_HEADER_BYTES, cursor,
+                                         &count),
+                 0);
+    cr_assert_eq(count, 1);
+    cr_assert_eq(cursor[0].lsn, cfsr_inbox_lane_durable(lane, 0)->lsn);
+    cr_assert(cfsr_inbox_lane_take_write(lane, true, 0, &write[2]), "nothing waits for them");
+    cr_assert_eq(cfsr_inbox_lane_written(lane, &write[2], 0, &slot), 0);
+    cr_assert_eq(cfsr_inbox_lane_written(lane, &write[1], 0, &slot), 0);
+    cr_assert_eq(cfsr_inbox_lane_durable(lane, 0)->lsn, origin.lsn);
+    cr_assert(!cfsr_inbox_lane_take_write(lane, true, 0, &none), "once");
+    destroy_lane(lane);
+    test_origin_fini(&origin);
 }

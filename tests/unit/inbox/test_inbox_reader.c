@@ -158,6 +158,9 @@ Test(inbox_reader, overlapping_frames_are_read_once)
         batches++;
     cr_assert_eq(batches, 3);
     cfsr_inbox_close(inbox);
+    test_writer_stop(&writer, true);
+    test_origin_fini(&origin);
+    cfsr_fs_sim_destroy(fs);
 }
 
 Test(inbox_reader, follows_the_tail_and_sees_only_what_was_written)
@@ -186,6 +189,9 @@ Test(inbox_reader, follows_the_tail_and_sees_only_what_was_written)
         cr_assert_eq(count, origin.seq);
     }
     cfsr_inbox_close(inbox);
+    test_writer_stop(&writer, true);
+    test_origin_fini(&origin);
+    cfsr_fs_sim_destroy(fs);
 }
 
 Test(inbox_reader, a_consumer_goes_on_where_it_committed)
@@ -222,6 +228,7 @@ Test(inbox_reader, a_consumer_goes_on_where_it_committed)
         cfsr_inbox_close(inbox);
     }
     cr_assert_eq(count, entries);
+    cfsr_fs_sim_destroy(fs);
 }
 
 Test(inbox_reader, a_consumer_belongs_to_one_reader_and_one_filter)
@@ -241,6 +248,7 @@ Test(inbox_reader, a_consumer_belongs_to_one_reader_and_one_filter)
     cr_assert_eq(cfsr_inbox_open_at(fs, &site, &options, &second), -CFSR_E_CONFIG);
     cr_assert_eq(cfsr_consumer_remove(fs, &site, "one"), 0);
     cr_assert_eq(cfsr_consumer_remove(fs, &site, "one"), -ENOENT);
+    cfsr_fs_sim_destroy(fs);
 }
 
 Test(inbox_reader, a_torn_commit_leaves_the_one_before)
@@ -258,6 +266,7 @@ Test(inbox_reader, a_torn_commit_leaves_the_one_before)
     cr_assert_eq(cfsr_consumer_open(fs, &site, "c", false, false, &consumer), 0);
     cr_assert_eq(consumer->position[0].sequence, 5);
     cfsr_consumer_close(consumer);
+    cfsr_fs_sim_destroy(fs);
 }
 
 Test(inbox_reader, retention_keeps_what_a_consumer_needs)
@@ -336,6 +345,9 @@ Test(inbox_reader, a_consumer_behind_recycled_segments_is_told)
         cr_assert_eq(record.seq, first + i);
     cr_assert_eq(record.seq, origin.seq);
     cfsr_inbox_close(inbox);
+    test_writer_stop(&writer, true);
+    test_origin_fini(&origin);
+    cfsr_fs_sim_destroy(fs);
 }
 
 Test(inbox_reader, digest_is_that_of_the_records_whatever_the_frames)
@@ -356,6 +368,9 @@ Test(inbox_reader, digest_is_that_of_the_records_whatever_the_frames)
         cr_assert_eq(cfsr_inbox_digest_lane(fs, &site, 0, 1, 2300 * 1024, &digest[run]), 0);
         cr_assert_eq(digest[run].records, 2300);
         cr_assert_eq(digest[run].to_lsn, 2300 * 1024);
+        test_writer_stop(&writer, true);
+        test_origin_fini(&origin);
+        cfsr_fs_sim_destroy(fs);
     }
     cr_assert_eq(memcmp(digest[0].digest, digest[1].digest, CFSR_DIGEST_LEN_BYTES), 0);
 }

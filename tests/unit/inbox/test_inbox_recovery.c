@@ -260,31 +260,43 @@ Test(inbox_recovery, goes_on_in_a_second_run_and_verifies_sound)
     cr_assert_eq(report.batches, 120);
     cr_assert_eq(report.entries, origin.lsn / RECORD_BYTES);
     free(state);
+    test_origin_fini(&origin);
+    cfsr_fs_sim_destroy(fs);
 }
 
-Test(inbox_recovery, rot_below_the_durable_point_is_refused_and_found)
+Test(inbox_recovery, rot_below_the_durable_point_is_listed_and_found)
 {
     struct cfsr_fs *fs = sim_with_site(1);
     struct cfsr_inbox_state *state = calloc(1, sizeof *state);
     struct cfsr_inbox_verify_report report;
     struct test_origin origin;
+    uint64_t lsn, sequence;
 
     test_origin_init(&origin, &site, 1, 0xa1, 0);
     fill(fs, &origin);
     cr_assert_eq(cfsr_inbox_recover_lane(fs, &site, 0, true, state), 0);
     cr_assert_gt(state->body_offset, 100000);
     flip(fs, state->sequence, 0); /* the first record of the last segment */
-    cr_assert_eq(cfsr_inbox_recover_lane(fs, &site, 0, true, state), -CFSR_E_DAMAGED);
+    lsn = state->cursor[0].lsn;
+    sequence = state->sequence;
+    cr_assert_eq(cfsr_inbox_recover_lane(fs, &site, 0, true, state), 0, "%s", cfsr_error_message());
+    cr_assert_eq(state->gaps, 1);
+    cr_assert_eq(state->gap[0].begin, 0);
+    cr_assert_eq(state->gap[0].end_sequence, sequence);
+    cr_assert_eq(state->cursor[0].lsn, lsn, "the cursor comes from what stands behind");
+    cr_assert_eq(state->cut_bytes, 0);
     report = verify(fs);
     cr_assert_eq(report.verdict, CFSR_INBOX_DAMAGED);
     cr_assert_eq(report.findings, 1);
-    flip(fs, state->sequence, 0);
+    flip(fs, sequence, 0);
     flip(fs, 1, 300000); /* in a body of a closed segment: recovery does not read it, verify does */
     cr_assert_eq(cfsr_inbox_recover_lane(fs, &site, 0, true, state), 0);
     report = verify(fs);
     cr_assert_eq(report.verdict, CFSR_INBOX_DAMAGED);
     cr_assert_eq(report.findings, 1);
     free(state);
+    test_origin_fini(&origin);
+    cfsr_fs_sim_destroy(fs);
 }
 
 Test(inbox_recovery, damage_at_the_very_end_is_a_torn_tail)
@@ -309,9 +321,11 @@ Test(inbox_recovery, damage_at_the_very_end_is_a_torn_tail)
     cr_assert_lt(state->cursor[0].lsn, lsn);
     check_readable(fs, state);
     free(state);
+    test_origin_fini(&origin);
+    cfsr_fs_sim_destroy(fs);
 }
 
-Test(inbox_recovery, a_foreign_file_and_a_missing_segment_are_named)
+Test(inbox_recovery, a_foreign_file_is_refused_and_a_missing_segment_is_listed)
 {
     struct cfsr_fs *fs = sim_with_site(1);
     struct cfsr_inbox_state *state = calloc(1, sizeof *state);
@@ -329,14 +343,21 @@ Test(inbox_recovery, a_foreign_file_and_a_missing_segment_are_named)
     cr_assert_eq(fs->ops->unlink(fs, "/data/inbox/00/holiday.jpg"), 0);
     cfsr_inbox_segment_path(&site, 0, 2, path);
     cr_assert_eq(fs->ops->unlink(fs, path), 0);
-    cr_assert_eq(cfsr_inbox_recover_lane(fs, &site, 0, true, state), -CFSR_E_MISSING_SEGMENT);
+    cr_assert_eq(cfsr_inbox_recover_lane(fs, &site, 0, true, state), 0, "%s", cfsr_error_message());
+    cr_assert_eq(state->gaps, 1);
+    cr_assert_eq(state->gap[0].sequence, 2);
+    cr_assert_eq(state->gap[0].end_sequence, 3);
+    cr_assert_eq(state->cursor[0].lsn, origin.lsn);
     free(state);
+    test_origin_fini(&origin);
+    cfsr_fs_sim_destroy(fs);
 }
 
 Test(inbox_recovery, a_recycled_file_keeps_nothing_of_its_past)
 {
     struct cfsr_fs *fs = sim_with_site(1);
     struct cfsr_inbox_state *state = calloc(1, sizeof *state);
+    struct cfsr_inbox_survey survey;
     struct cfsr_inbox_scan scan;
     struct cfsr_inbox_item item;
     struct test_origin origin;
@@ -360,12 +381,15 @@ Test(inbox_recovery, a_recycled_file_keeps_nothing_of_its_past)
     cfsr_file_close(file);
     cr_assert_eq(cfsr_inbox_scan_open(fs, &site, 0, sequence, false, &scan), 0);
     cr_assert_eq(cfsr_inbox_scan_next(&scan, false, &item), 0);
-    cr_assert_eq(cfsr_inbox_scan_resync(&scan), 0);
+    cr_assert_eq(cfsr_inbox_scan_survey(&scan, &survey), 0);
+    cr_assert_eq(survey.place, 0);
     cfsr_inbox_scan_close(&scan);
     cr_assert_eq(cfsr_inbox_recover_lane(fs, &site, 0, false, state), 0, "%s",
                  cfsr_error_message());
     cr_assert_eq(state->cursor[0].lsn, origin.lsn);
     free(state);
+    test_origin_fini(&origin);
+    cfsr_fs_sim_destroy(fs);
 }
 
 Test(inbox_recovery, works_on_real_files_and_falls_back_from_direct)
@@ -391,4 +415,5 @@ Test(inbox_recovery, works_on_real_files_and_falls_back_from_direct)
     cfsr_file_close(file);
     free(state);
     cr_assert_eq(TEST_COMMAND("rm", "-r", directory), 0);
+    test_origin_fini(&origin);
 }

@@ -35,7 +35,7 @@ static void replace_disk(unsigned index, struct cfsr_fs *fs)
     cfsr_fs_sim_advance(fs, c.now_us);
 }
 
-Test(node_faults, cut_connections_converge, .timeout = 60)
+Test(node_faults, cut_connections_converge)
 {
     for (uint64_t seed = 1000; seed < 1150; seed++) {
         bool two_way = seed % 2 == 0;
@@ -58,7 +58,7 @@ Test(node_faults, cut_connections_converge, .timeout = 60)
     }
 }
 
-Test(node_faults, power_cuts_at_the_receiver_converge, .timeout = 60)
+Test(node_faults, power_cuts_at_the_receiver_converge)
 {
     for (uint64_t seed = 2000; seed < 2024; seed++) {
         cluster_make(&c, &(struct cluster_config){.seed = seed, .sites = 2, .lanes = 2});
@@ -78,7 +78,7 @@ Test(node_faults, power_cuts_at_the_receiver_converge, .timeout = 60)
     }
 }
 
-Test(node_faults, power_cuts_at_the_origin_converge, .timeout = 60)
+Test(node_faults, power_cuts_at_the_origin_converge)
 {
     for (uint64_t seed = 3000; seed < 3024; seed++) {
         cluster_make(&c, &(struct cluster_config){.seed = seed, .sites = 2, .lanes = 2});
@@ -363,7 +363,7 @@ static void trouble(void)
     }
 }
 
-Test(node_faults, everything_at_once_converges, .timeout = 60)
+Test(node_faults, everything_at_once_converges)
 {
     for (uint32_t seed = 25; seed < 30; seed++) {
         cluster_make(&c,

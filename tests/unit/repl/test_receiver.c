@@ -302,6 +302,19 @@ Test(receiver, a_batch_may_be_the_first_frame)
     cr_assert_eq(count_of(CFSR_ACTION_TAKE_OVER), 1);
 }
 
+Test(receiver, what_was_staged_since_the_answer_makes_the_dialer_come_again)
+{
+    staged[3] = durable[3] = 640;
+    connect_peer();
+    out.count = 0;
+    cr_assert(cfsr_receiver_confirm(&r, now, staged_lsn, &staged, &out));
+    cr_assert_eq(out.count, 0);
+    staged[3] = 704; /* by an older connection */
+    cr_assert_not(cfsr_receiver_confirm(&r, now, staged_lsn, &staged, &out));
+    expect_close(-CFSR_E_MOVED);
+    cr_assert_eq(count_of(CFSR_ACTION_SEND_FRAME), 1, "a GOODBYE that says why");
+}
+
 Test(receiver, silence_times_out_in_every_state)
 {
     now += 3 * SEC;

@@ -530,23 +530,24 @@ Test(sender, acks_before_the_stamps_were_compared_close)
     cr_assert_eq(count_of(CFSR_ACTION_ACKED), 0);
 }
 
-Test(sender, writes_of_an_older_connection_may_be_acked)
+/* What an older connection brought may be of a history that is gone here: the stamps are compared
+ * again, there. */
+Test(sender, an_ack_of_what_this_connection_did_not_send_makes_it_dial_again)
 {
-    uint32_t lane;
-    uint64_t from;
+    uint64_t pause = 0;
+
     head(3, 1000);
     connect_peer();
-    ack(3, 304, 0); /* nothing was sent on this connection */
-    cr_assert_eq(s.state, CFSR_SENDER_RUNNING);
-    cr_assert_eq(s.in_flight_bytes, 0);
-    cr_assert(next(true, &lane, &from));
-    cr_assert_eq(from, 304, "what is there already is not sent");
-    cfsr_sender_sent(&s, now, 3, 500);
-    ack(3, 600, 0);
-    cr_assert_eq(s.in_flight_bytes, 0);
-    cr_assert_eq(s.lane[3].next_lsn, 600);
-    ack(3, 1000, 0);
-    cr_assert_eq(cfsr_sender_batch_deadline(&s), UINT64_MAX, "nothing waits any more");
+    for (unsigned i = 0; i < 4; i++) {
+        ack(3, 600, 0);
+        expect_close(-CFSR_E_MOVED);
+        cr_assert_eq(s.lane[3].acked_lsn, 0);
+        cr_assert_eq(s.fault, 0, "another attempt mends it");
+        cfsr_sender_on_closed(&s, now, 0, 0);
+        cr_assert_gt(s.retry_at_ns - now, pause, "later each time");
+        pause = s.retry_at_ns - now;
+        connect_peer();
+    }
 }
 
 Test(sender, acks_between_records_close)
@@ -689,12 +690,12 @@ Test(sender, stopping_says_goodbye)
     cr_assert_eq(out.count, 0);
 }
 
-Test(sender, a_journal_that_cannot_be_read_faults_by_name)
+Test(sender, a_range_that_is_gone_faults_by_name)
 {
     connect_peer();
     out.count = 0;
-    cfsr_sender_on_read_error(&s, now, 7, 4711, -CFSR_E_DAMAGED, &out);
-    expect_close(-CFSR_E_DAMAGED);
+    cfsr_sender_on_read_error(&s, now, 7, 4711, -CFSR_E_NEEDS_BOOTSTRAP, &out);
+    expect_close(-CFSR_E_NEEDS_BOOTSTRAP);
     cr_assert(s.fault_lane == 7 && s.fault_lsn == 4711);
     closed(0);
     connect_peer();
@@ -702,6 +703,68 @@ Test(sender, a_journal_that_cannot_be_read_faults_by_name)
     cfsr_sender_on_read_error(&s, now, 7, 4711, -EIO, &out);
     expect_close(-EIO);
     cr_assert_eq(s.fault, 0);
+}
+
+Test(sender, damage_stops_the_lane_until_it_is_repaired)
+{
+    const char *reason;
+    uint32_t lane;
+    uint64_t from;
+    connect_peer();
+    out.count = 0;
+    cfsr_sender_on_head(&s, now, 3, 4096, 1);
+    cfsr_sender_on_head(&s, now, 7, 4096, 1);
+    cfsr_sender_on_read_error(&s, now, 7, 0, -CFSR_E_DAMAGED, &out);
+    cr_assert_eq(count_of(CFSR_ACTION_CLOSE), 0, "the link goes on");
+    cr_assert_eq(action_of(CFSR_ACTION_DAMAGED)->lane, 7);
+    cr_assert_eq(cfsr_sender_link_state(&s, &reason), CFSR_LINK_STALLED);
+    cr_assert_str_eq(reason, "journal_damaged");
+    cr_assert(cfsr_sender_next(&s, now, true, 0, &lane, &from) && lane == 3,
+              "the other lane goes on");
+    cr_assert_not(cfsr_sender_next(&s, now, true, 1ull << 3, &lane, &from));
+    cfsr_sender_on_unrepairable(&s, 7, 8);
+    cr_assert_eq(cfsr_sender_link_state(&s, &reason), CFSR_LINK_FAULTED);
+    cr_assert_str_eq(reason, "damaged");
+    cr_assert(s.fault_lane == 7 && s.fault_lsn == 8);
+    out.count = 0;
+    cfsr_sender_on_repaired(&s, now, 7, &out);
+    cr_assert_eq(out.count, 0);
+    cr_assert_neq(cfsr_sender_link_state(&s, &reason), CFSR_LINK_FAULTED);
+    cr_assert(cfsr_sender_next(&s, now, true, 1ull << 3, &lane, &from) && lane == 7);
+}
+
+Test(sender, a_damaged_stamp_is_repaired_before_it_is_compared)
+{
+    const char *reason;
+    struct cfsr_record_stamp none = {0};
+    cfsr_sender_on_head(&s, now, 3, 8192, 2);
+    dial_peer();
+    reply.lane[3].cursor = 4096;
+    reply.lane[3].last = (struct cfsr_record_stamp){.lsn = 4000, .crc = 5};
+    answer_hello();
+    cr_assert_eq(action_of(CFSR_ACTION_CHECK_STAMP)->lane, 3);
+    out.count = 0;
+    cfsr_sender_on_stamp(&s, now, WALL, 3, -CFSR_E_DAMAGED, &none, 0, &out);
+    cr_assert_eq(s.state, CFSR_SENDER_REPAIRING);
+    cr_assert_eq(action_of(CFSR_ACTION_DAMAGED)->lsn, 4000);
+    open_from_peer(); /* a heartbeat proves this connection, so that the peer can be asked */
+    cr_assert(cfsr_sender_can_ask(&s, 3));
+    cr_assert_eq(cfsr_sender_link_state(&s, &reason), CFSR_LINK_STALLED);
+    cr_assert_str_eq(reason, "journal_damaged");
+    uint32_t lane;
+    uint64_t from;
+    cr_assert_not(cfsr_sender_next(&s, now, true, 0, &lane, &from),
+                  "nothing before the comparison");
+    struct cfsr_ack ack = {.count = 1, .lane = {{.lane = 3, .durable_lsn = 8192}}};
+    uint32_t len = cfsr_ack_store(&ack, frame + CFSR_LINK_HEADER_BYTES);
+    deliver(cfsr_session_seal(&answer, CFSR_FRAME_ACK, 0, frame, len));
+    cr_assert_eq(count_of(CFSR_ACTION_ACKED), 0, "nor is an ack believed");
+    out.count = 0;
+    cfsr_sender_on_repaired(&s, now, 3, &out);
+    expect_close(-CFSR_E_SHUTDOWN);
+    closed(0);
+    cr_assert_eq(s.fault, 0);
+    cr_assert_leq(s.retry_at_ns, now + 2 * 100 * MS, "compared anew at once");
 }
 
 Test(sender, forged_frames_close_and_change_nothing)

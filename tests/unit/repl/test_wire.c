@@ -21,6 +21,7 @@ union any_payload {
     struct cfsr_ack ack;
     struct cfsr_heartbeat heartbeat;
     struct cfsr_goodbye goodbye;
+    struct cfsr_query query;
 };
 
 enum {
@@ -105,6 +106,18 @@ static struct cfsr_goodbye sample_goodbye(void)
     return (struct cfsr_goodbye){.reason = CFSR_E_SHUTDOWN, .detail = "going down"};
 }
 
+static struct cfsr_query sample_query(void)
+{
+    struct cfsr_query query = {.id = 7,
+                               .kind = CFSR_QUERY_RECORDS,
+                               .lane = 3,
+                               .origin = 9,
+                               .lsn_from = 4096,
+                               .lsn_to = 8192};
+    memset(query.journal.bytes, 0x77, sizeof query.journal.bytes);
+    return query;
+}
+
 static int load_hello(const void *p, uint32_t n, union any_payload *u)
 {
     return cfsr_hello_load(p, n, &u->hello);
@@ -126,6 +139,11 @@ static int load_goodbye(const void *p, uint32_t n, union any_payload *u)
     return cfsr_goodbye_load(p, n, &u->goodbye);
 }
 
+static int load_query(const void *p, uint32_t n, union any_payload *u)
+{
+    return cfsr_query_load(p, n, &u->query);
+}
+
 struct kind {
     const char *name;
     int (*load)(const void *payload, uint32_t len_bytes, union any_payload *out);
@@ -138,7 +156,7 @@ struct kind {
 };
 
 enum {
-    KINDS = 5
+    KINDS = 6
 };
 static struct kind kinds[KINDS];
 
@@ -173,6 +191,7 @@ static void make_kinds(void)
          .load = load_goodbye,
          .fixed_bytes = 144,
          .reserved = {{6, 2}, {12, 4}}},
+        {.name = "query", .load = load_query, .fixed_bytes = 72, .reserved = {{20, 4}, {64, 8}}},
     };
     memcpy(kinds, empty, sizeof kinds);
     struct cfsr_hello hello = sample_hello();
@@ -185,6 +204,8 @@ static void make_kinds(void)
     kinds[2].len_bytes = cfsr_ack_store(&ack, kinds[2].bytes);
     kinds[3].len_bytes = cfsr_heartbeat_store(&heartbeat, kinds[3].bytes);
     kinds[4].len_bytes = cfsr_goodbye_store(&goodbye, kinds[4].bytes);
+    struct cfsr_query query = sample_query();
+    kinds[5].len_bytes = cfsr_query_store(&query, kinds[5].bytes);
 }
 
 /* Loads from a block of exactly len bytes. */
@@ -566,7 +587,7 @@ Test(wire, only_types_in_use_are_accepted)
         header.type = (uint8_t)type;
         header.batch_seq = type == CFSR_FRAME_BATCH;
         bool in_use = (type >= CFSR_FRAME_HELLO && type <= CFSR_FRAME_HEARTBEAT) ||
-                      type == CFSR_FRAME_GOODBYE;
+                      (type >= CFSR_FRAME_QUERY && type <= CFSR_FRAME_GOODBYE);
         cr_assert_eq(reload(&header), in_use ? 0 : -CFSR_E_BAD_FRAME, "type %u", type);
     }
 }
