@@ -100,8 +100,9 @@ uint64_t victim_counter(const char *name);
 bool is_counted(uint64_t before); /* bad_frames + refused_in go above it */
 int64_t clock_ms(void);
 
-/* The two suites. Number of failures. */
+/* The suites: batches and handshakes, questions, and a victim that dials. Number of failures. */
 int attack_acceptor(void);
+int attack_queries(void);
 int attack_dialer(void);
 
 #endif

@@ -474,7 +474,7 @@ static bool replayed_session(void)
     forge_begin(&forge, 0, 200);
     forge_finish(&forge, &first, lsn_gap);  /* not to be stored in the first place */
     first.session.next_send_seq = link_seq; /* and not sent in its own session */
-    first.session.next_send_batch = batch_seq;
+    first.session.next_send_data = first.session.next_send_batch = batch_seq;
     peer_dial(&second);
     peer_send(&second, hello, (size_t)len);
     peer_send(&second, forge.frame, forge.frame_bytes);

@@ -67,7 +67,7 @@ int main(int argc, char **argv)
     world.listener = accepts ? -1 : listen_at(world.victim_port);
     for (unsigned lane = 0; lane < CFSR_LANES_MAX; lane++)
         world.seq[lane] = 1;
-    failures = accepts ? attack_acceptor() : attack_dialer();
+    failures = accepts ? attack_acceptor() + attack_queries() : attack_dialer();
     printf("%d attacks failed\n", failures);
     cfsr_batch_codec_destroy(world.codec);
     cfsr_keyring_destroy(world.keyring);

@@ -1,7 +1,9 @@
 #!/usr/bin/env bash
 # kill_storm.sh - `kill -9` of the sending daemon, the receiving daemon and the producer, at random
-# moments, ten times during one transfer with live producers at both sites. It ends with equal
-# digests, each entry once and in order, and sound journals and inboxes. CFSR_SEED repeats a run.
+# moments, ten times and more during one transfer with live producers at both sites. It ends with
+# equal digests, each entry once and in order, and sound journals and inboxes. CFSR_SEED repeats a
+# run; CFSR_ROUNDS kills more or less often, CFSR_ENTRIES are there before; CFSR_SERVE_FLAGS are
+# given to both daemons.
 set -euo pipefail
 # shellcheck source=tests/e2e/lib.sh
 . "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
@@ -14,10 +16,11 @@ small=() # each start after a kill looks through a whole segment
 ((slow == 1)) || small=(--lanes 4 --segment-bytes 2MiB)
 site a 1 "${small[@]}"
 site b 2 "${small[@]}"
-append a $((100000 / slow)) 1 60
+append a "${CFSR_ENTRIES:-$((100000 / slow))}" 1 60
 
-start_a() { serve a --peer "$(peer b)" --core-count 2; }
-start_b() { serve b --peer "$(peer a)" --compress zstd:1; }
+read -ra flags <<<"${CFSR_SERVE_FLAGS:-}"
+start_a() { serve a --peer "$(peer b)" --core-count 2 "${flags[@]}"; }
+start_b() { serve b --peer "$(peer a)" --compress zstd:1 "${flags[@]}"; }
 start_a
 start_b
 producer a 0.005
@@ -28,7 +31,7 @@ producer_b=$producer_pid
 entries() { status a '[.journal[].entries] | add'; }
 grows() { (($(entries) > $1)); }
 
-for ((round = 1; round <= 10; round++)); do
+for ((round = 1; round <= ${CFSR_ROUNDS:-$(pick 10 10 60)}; round++)); do
     until_true 20 "the producer goes on" grows "$(entries)"
     sleep "0.$((RANDOM % 700 + 200))"
     case $((round < 4 ? round : RANDOM % 4)) in

@@ -16,6 +16,18 @@ declare -A site_id site_port site_pid site_key # site_key[NAME]: a keyring of it
 mounts=()
 cluster=$(cat /proc/sys/kernel/random/uuid)
 
+# pick USUAL SLOW LONG: how much work: of a usual run, with sanitized programs, in a campaign
+# (CFSR_E2E_LONG=1).
+pick() {
+    if [[ ${CFSR_E2E_LONG:-0} == 1 ]]; then
+        printf '%s\n' "$3"
+    elif ((slow > 1)); then
+        printf '%s\n' "$2"
+    else
+        printf '%s\n' "$1"
+    fi
+}
+
 say() { printf '%s\n' "$*"; }
 
 # fail TEXT: ends the test; the daemons' last words are shown.
@@ -113,10 +125,11 @@ launch() {
     "${e2e_wrapper[@]}" "$bin/cfs-repl" serve --data-dir "$work/$name" \
         --key-file "${site_key[$name]:-$work/key}" \
         --listen "tcp://127.0.0.1:${site_port[$name]}" \
-        --reconnect-min 20ms --reconnect-max 500ms --status-interval-s 0 "$@" 2>>"$work/$name.log" &
+        "${e2e_reconnect[@]}" --status-interval-s 0 "$@" 2>>"$work/$name.log" &
     site_pid[$name]=$!
 }
 e2e_wrapper=()
+e2e_reconnect=(--reconnect-min 20ms --reconnect-max 500ms)
 
 # serve NAME ARGUMENT...: starts the site's daemon and waits until it answers.
 serve() {
@@ -259,6 +272,73 @@ producer() {
     ) &
     producer_pid=$!
 }
+
+# appender NAME COUNT PAYLOAD_BYTES PAUSE_US [direct]: starts a watched producer (appender.c) at the
+# site; sets appender_pid. Its progress: appended NAME FIELD.
+appender() {
+    local name=$1
+    shift
+    : >"$work/$name.state"
+    "$bin/cfsr-appender" "$work/$name" "${@:1:3}" "$work/$name.state" "${@:4}" \
+        >>"$work/$name.appender" 2>&1 &
+    appender_pid=$!
+}
+
+# appended NAME [durable|refused|held|given]: a number of the site's watched producer.
+appended() {
+    local numbers
+    read -ra numbers < <(od -An -v -tu8 -w32 "$work/$1.state")
+    case ${2:-durable} in
+    durable) printf '%s\n' "${numbers[0]:-0}" ;;
+    refused) printf '%s\n' "${numbers[1]:-0}" ;;
+    held) printf '%s\n' "${numbers[2]:-0}" ;;
+    given) printf '%s\n' "${numbers[3]:-0}" ;;
+    esac
+}
+
+appended_at_least() { # NAME COUNT
+    (($(appended "$1") >= $2))
+}
+
+# appender_ends NAME: the producer must end by itself, or has been told to, with 0.
+appender_ends() {
+    wait "$appender_pid" || fail "the producer of $1 failed: $(cat "$work/$1.appender")"
+}
+
+# holds_all ORIGIN REPLICA: the replica has exactly what the origin's watched producer was told is
+# durable, and in the end that is all the origin has.
+holds_all() {
+    local count
+    count=$(digest "$1" "${site_id[$1]}" | cut -d ' ' -f 1)
+    [[ $count == "$(appended "$1")" ]] ||
+        fail "$1 holds $count entries, its producer was told of $(appended "$1")"
+    in_step "$1" "$2"
+}
+
+# on_image NAME ext4|xfs MEGABYTES: a file system in a file, mounted at $work/NAME. 1: not possible
+# here; not_mounted says why.
+on_image() {
+    local image=$work/$1.img
+    if ((EUID != 0)); then
+        not_mounted="only root may mount"
+    elif [[ ! -e /dev/loop-control ]]; then
+        not_mounted="no loop devices"
+    elif ! grep -qw "$2" /proc/filesystems && ! modprobe -q "$2" 2>/dev/null; then
+        not_mounted="the kernel has no $2"
+    elif ! command -v "mkfs.$2" >/dev/null; then
+        not_mounted="no mkfs.$2"
+    elif ! truncate -s "$3M" "$image" || ! "mkfs.$2" -q "$image" >"$work/mkfs.out" 2>&1; then
+        not_mounted="mkfs.$2: $(tail -n 1 "$work/mkfs.out")"
+    elif ! mkdir -p "$work/$1" || ! mount -o loop "$image" "$work/$1" 2>"$work/mount.out"; then
+        not_mounted="mount: $(tail -n 1 "$work/mount.out")"
+    else
+        mounts+=("$work/$1")
+        return 0
+    fi
+    rm -f "$image"
+    return 1
+}
+not_mounted=
 
 # a_tar FILE MEGABYTES: an archive of pseudo-random and of compressible files, the same every time.
 a_tar() {

@@ -18,9 +18,11 @@ append b 20000 1000 60
 
 # Each site reaches the other through its own proxy; no compression: there is much to hit.
 mapfile -t ports < <(free_ports 2)
-"$bin/cfsr-proxy" "$seed" "${ports[0]}" "${site_port[b]}" 1500000 2 >"$work/proxy-b.out" &
+"$bin/cfsr-proxy" "${ports[0]}" "${site_port[b]}" noise "$seed" 1500000 2 \
+    >"$work/proxy-b.out" &
 proxy_b=$!
-"$bin/cfsr-proxy" $((seed + 1000)) "${ports[1]}" "${site_port[a]}" 700000 2 >"$work/proxy-a.out" &
+"$bin/cfsr-proxy" "${ports[1]}" "${site_port[a]}" noise $((seed + 1000)) 700000 2 \
+    >"$work/proxy-a.out" &
 proxy_a=$!
 limits=(--compress none --window-bytes 1MiB --peer-timeout 2s --heartbeat-interval 100ms
     --dial-timeout 2s)
