@@ -23,6 +23,7 @@
 #include "base/fail.h"
 #include "base/log.h"
 #include "journal/recovery.h"
+#include "journal/segment.h"
 #include "journal/writer_internal.h"
 
 #define BUFFER_BYTES_DEFAULT (4u << 20)
@@ -30,7 +31,8 @@
 #define IDLE_MARK_MS_DEFAULT 10
 #define LEAD_ROUNDS          4
 #define FULL_RETRY_NS        200000000ull
-#define SPARE_AT_FRACTION    8 /* 8 MiB of 64: at 500 MB/s still 100 ms ahead */
+#define HELPER_WAIT_MS       200 /* for the helper to make room near the cap */
+#define SPARE_AT_FRACTION    8   /* 8 MiB of 64: at 500 MB/s still 100 ms ahead */
 _Static_assert((int)CFSR_PRESSURE_WARN == (int)CFSR_GC_PRESSURE_WARN &&
                    (int)CFSR_PRESSURE_DETACH == (int)CFSR_GC_PRESSURE_DETACH,
                "the public names of the levels");
@@ -172,6 +174,27 @@ static int fail_full(const struct cfsr_writer_lane *lane)
 }
 
 /*
+ * Near the cap no segment is made before the helper has made room for it: a producer faster than
+ * the helper would run past the cap by as much as it is faster. Bounded: a helper that cannot
+ * (no space) says so, and the caller finds out for itself. No lock is held.
+ */
+static void let_helper_go_first(struct cfsr_journal *journal, struct cfsr_writer_lane *lane)
+{
+    const struct timespec pause = {.tv_nsec = 1000000};
+    uint64_t near = atomic_load(&journal->journal_bytes) + 2 * journal->site.segment_bytes;
+
+    if (!journal->helper_started || journal->limits.cap_bytes == 0 ||
+        near < journal->limits.cap_bytes)
+        return;
+    for (unsigned i = 0; i < HELPER_WAIT_MS && !atomic_load(&lane->files.spare_ready); i++) {
+        atomic_store(&lane->wants_spare, true);
+        atomic_store(&journal->spare_wanted, true);
+        cfsr_writer_helper_poke(journal);
+        (void)nanosleep(&pause, NULL);
+    }
+}
+
+/*
  * Opens the segment at the group's end. Lane locked, nobody leads. ENOSPC leaves the lane as it
  * was; for a moment the others are told at once instead of filling the last blocks in their turn.
  */
@@ -186,6 +209,7 @@ static int open_next_segment(struct cfsr_journal *journal, struct cfsr_writer_la
         return fail_full(lane);
     lane->busy = true;
     pthread_mutex_unlock(&lane->mutex);
+    let_helper_go_first(journal, lane);
     atomic_store(&lane->wants_spare, false);
     rc = cfsr_lane_file_rotate(&lane->files, lsn, cfsr_clock_wall_us(), &stalled);
     pthread_mutex_lock(&lane->mutex);
@@ -196,6 +220,9 @@ static int open_next_segment(struct cfsr_journal *journal, struct cfsr_writer_la
         /* The first segment of a lane is made when it is first written to: expected, not a stall.
          */
         lane->stats.spare_stalls += stalled && lsn != 0;
+        if (stalled) /* the helper's own are counted at its next look */
+            atomic_fetch_add(&journal->journal_bytes,
+                             CFSR_SEGMENT_HEADER_BYTES + journal->site.segment_bytes);
         lane->full_until_ns = 0;
     } else if (is_full(rc)) {
         if (lane->full_until_ns == 0)
