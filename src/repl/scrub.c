@@ -106,6 +106,7 @@ void cfsr_scrub_report(struct cfsr_scrub *scrub, const struct cfsr_scrub_finding
 
 /* ---- what comes before a run ---- */
 
+/* The segment that was named; again: and all behind it, as more may be waiting there. */
 static void begin_segment(struct cfsr_scrub *scrub, uint32_t lane, bool again)
 {
     const struct cfsr_site *site = scrub->options.site;
@@ -119,7 +120,7 @@ static void begin_segment(struct cfsr_scrub *scrub, uint32_t lane, bool again)
         .lane = lane,
         .part = CFSR_SCRUB_JOURNAL,
         .lsn_from = first,
-        .lsn_to = first + site->segment_bytes,
+        .lsn_to = again ? UINT64_MAX : first + site->segment_bytes,
     };
 }
 
@@ -157,6 +158,9 @@ static bool begin_urgent(struct cfsr_scrub *scrub, uint64_t now_ns)
     if (scrub->damaged_mask != 0) {
         uint32_t lane = (uint32_t)__builtin_ctzll(scrub->damaged_mask);
         bool again = (scrub->waiting_mask >> lane & 1) != 0;
+        if (again)
+            scrub->damaged_lsn[lane] = cfsr_min_u64(scrub->damaged_lsn[lane],
+                                                    scrub->waiting_lsn[lane]);
         scrub->waiting_mask &= ~(1ull << lane);
         begin_segment(scrub, lane, again);
         return true;
@@ -234,6 +238,8 @@ static bool begin_part(struct cfsr_scrub *scrub)
 /* Keeps the lane's damage to be tried again; hopeless: a link that waits is told. */
 static void keep_damage(struct cfsr_scrub *scrub, uint32_t lane, uint64_t lsn, bool hopeless)
 {
+    if ((scrub->waiting_mask >> lane & 1) != 0)
+        lsn = cfsr_min_u64(lsn, scrub->waiting_lsn[lane]);
     scrub->waiting_mask |= 1ull << lane;
     scrub->waiting_lsn[lane] = lsn;
     if (!hopeless)
@@ -248,7 +254,7 @@ static void finish_journal(struct cfsr_scrub *scrub, struct cfsr_scrub_task *tas
     uint64_t lsn = urgent ? scrub->damaged_lsn[lane] : task->seek_lsn;
 
     if (task->gaps_open > 0) {
-        keep_damage(scrub, lane, lsn, urgent && !task->gaps_wait);
+        keep_damage(scrub, lane, task->open_lsn, urgent && !task->gaps_wait);
         return;
     }
     if (task->broken) {

@@ -161,6 +161,7 @@ struct cfsr_scrub_task {
     uint64_t answer_to;        /* PEERS: the peer's answer ends here; 0: not asked yet */
     uint32_t restarts;
     uint64_t gaps, gaps_open; /* found by this check; those not repaired */
+    uint64_t open_lsn;        /* JOURNAL: of the first of these */
     bool gaps_wait;           /* one of them waits for a peer */
     bool broken;              /* the check could not go on */
     struct cfsr_scrub_mend mend;

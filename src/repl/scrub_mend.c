@@ -129,7 +129,8 @@ static void finish(struct cfsr_scrub *scrub, struct cfsr_scrub_task *task, uint6
     count_outcome(scrub, task, outcome);
     cfsr_scrub_report(scrub, &finding);
     if (outcome != CFSR_SCRUB_REPAIRED) {
-        task->gaps_open++;
+        if (task->gaps_open++ == 0)
+            task->open_lsn = mend->journal_gap.begin_lsn;
         task->gaps_wait = task->gaps_wait || outcome == CFSR_SCRUB_WAITING;
         if (mend->inbox)
             keep_waiting(scrub, &mend->inbox_gap, outcome);

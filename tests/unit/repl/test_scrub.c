@@ -227,6 +227,32 @@ Test(scrub, what_nobody_has_is_said_with_the_reason)
     cr_assert(scrub.counters.unrepairable == 1 && scrub.lane[0].unrepairable == 1);
 }
 
+Test(scrub, all_that_waits_in_a_lane_is_tried_again)
+{
+    askable = 0; /* everybody is away */
+    ask(1, 2, CFSR_SCRUB_JOURNAL);
+    for (uint64_t at = SEGMENT + 800; at <= 3 * SEGMENT + 800; at += 2 * SEGMENT) {
+        take(CFSR_SCRUB_CHECK_JOURNAL);
+        journal_gap(CFSR_JOURNAL_GAP_RECORDS, at, at + 800);
+    }
+    take(CFSR_SCRUB_CHECK_JOURNAL);
+    journal_done(0);
+    cr_assert_eq(scrub.waiting_mask, 2);
+    cfsr_scrub_on_peer(&scrub, now);
+    now += 60 * SEC;
+    struct cfsr_scrub_step step = take(CFSR_SCRUB_CHECK_JOURNAL);
+    cr_assert_eq(step.lsn_from, SEGMENT, "from the first place that waits");
+    cr_assert_eq(step.lsn_to, UINT64_MAX, "to the end: there are more");
+    journal_gap(CFSR_JOURNAL_GAP_RECORDS, 3 * SEGMENT + 800, 3 * SEGMENT + 1600);
+    take(CFSR_SCRUB_CHECK_JOURNAL);
+    journal_done(0);
+    cr_assert_eq(scrub.waiting_mask, 2);
+    /* A link that meets another place does not make it forget the one that waits. */
+    cfsr_scrub_on_damaged(&scrub, 1, 5 * SEGMENT);
+    step = take(CFSR_SCRUB_CHECK_JOURNAL);
+    cr_assert(step.lsn_from == 3 * SEGMENT && step.lsn_to == UINT64_MAX);
+}
+
 Test(scrub, what_waits_for_a_peer_is_tried_when_it_is_back)
 {
     askable = 1; /* the others are away */
