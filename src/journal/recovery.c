@@ -47,7 +47,8 @@ struct recovery {
     struct cfsr_lane_state state;
     int damage; /* 0, or why the record at state.end_lsn is not one */
     bool read_only;
-    uint64_t limit_lsn; /* nothing at or above it is looked at */
+    uint64_t limit_lsn;  /* nothing at or above it is looked at */
+    uint64_t proven_lsn; /* the last MARK met says that everything below was durable before it */
 };
 
 void cfsr_lane_state_fini(struct cfsr_lane_state *state)
@@ -86,6 +87,7 @@ static void read_marks(struct recovery *r)
             r->state.entries = count_below(payload);
         } else if (header.op == CFSR_RECORD_MARK) {
             r->state.incarnation = cfsr_max_u64(r->state.incarnation, cfsr_load_le64(payload));
+            r->proven_lsn = cfsr_load_le64(payload + 8);
             r->state.entries = cfsr_load_le64(payload + 16);
             r->state.clean = (cfsr_load_le32(payload + 32) & CFSR_MARK_CLEAN_CLOSE) != 0;
         }
@@ -310,6 +312,54 @@ static int sync_segment(struct recovery *r, uint64_t first_lsn)
     return rc < 0 ? cfsr_fail(rc, "cannot sync %s: %s", path, cfsr_strerror(rc)) : 0;
 }
 
+/*
+ * What was counted above the last proof of durability is written once more, as the disk has it. The
+ * page cache may hold something else there: what a failed sync left in memory only. Readers would
+ * see that instead, and the next write to the page would take it to the disk.
+ */
+static int write_back(struct recovery *r)
+{
+    uint64_t lsn, end = r->state.last.lsn;
+    struct cfsr_lane_cursor probe = {.fs = r->fs,
+                                     .site = r->site,
+                                     .lane = r->lane,
+                                     .buffer = r->cursor.buffer,
+                                     .disk = r->cursor.disk};
+    char path[CFSR_LANE_PATH_BYTES];
+    struct cfsr_record_header header;
+    struct cfsr_file *file = NULL;
+    const uint8_t *data;
+    int rc;
+
+    if (end == CFSR_LSN_UNKNOWN)
+        return 0;
+    lsn = cfsr_max_u64(r->proven_lsn, cfsr_segment_first_lsn(r->site, end));
+    cfsr_segment_path(r->site, r->lane, cfsr_segment_first_lsn(r->site, end), path, sizeof path);
+    rc = cfsr_lane_cursor_peek(&probe, end, CFSR_RECORD_HEADER_BYTES, &data);
+    if (rc >= 0 && rc < CFSR_RECORD_HEADER_BYTES)
+        rc = -EIO; /* it was read a moment ago */
+    if (rc >= 0) {
+        cfsr_record_header_load(data, &header);
+        end += cfsr_record_wire_bytes(&header); /* of a PAD its filler is not read by anybody */
+        rc = cfsr_file_open(r->fs, path, CFSR_OPEN_READ | CFSR_OPEN_WRITE, &file);
+    }
+    while (rc >= 0 && lsn < end) {
+        uint32_t want = (uint32_t)cfsr_min_u64(CFSR_LANE_CURSOR_BYTES, end - lsn);
+
+        rc = cfsr_lane_cursor_peek(&probe, lsn, want, &data);
+        if (rc >= 0 && (uint32_t)rc < want)
+            rc = -EIO;
+        if (rc >= 0)
+            rc = cfsr_file_pwrite(file, data, want, cfsr_segment_file_offset(r->site, lsn), false);
+        lsn += want;
+    }
+    if (file != NULL)
+        cfsr_file_close(file);
+    cfsr_lane_cursor_seek(&probe, 0);
+    return rc < 0 ? cfsr_fail(rc, "cannot write the end of %s back: %s", path, cfsr_strerror(rc))
+                  : 0;
+}
+
 /* A segment whose name was not durable yet would vanish in a power cut, after others were told what
  * it holds. */
 static int sync_names(struct recovery *r)
@@ -391,6 +441,7 @@ static int recover(struct recovery *r)
             r->state.incarnation++;
         return 0;
     }
+    rc = write_back(r);
     for (uint32_t i = r->map.count;
          rc == 0 && i > 0 && r->map.lsns[i - 1] + r->site->segment_bytes >= r->state.end_lsn; i--)
         rc = sync_segment(r, r->map.lsns[i - 1]);
