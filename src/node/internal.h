@@ -331,6 +331,8 @@ struct cfsr_node_core {
     struct node_link *links;
     uint32_t link_count;
     uint32_t next_link; /* round robin */
+    uint64_t *acked; /* peers × lanes: the last a peer said, CFSR_LSN_UNKNOWN: nothing yet; a new
+                        lane map's links begin with it */
     struct node_conn *conns;
     uint32_t conn_count, conns_in_use;
 

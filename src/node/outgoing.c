@@ -250,6 +250,12 @@ static struct node_link *free_link(struct cfsr_node_core *core)
     return NULL;
 }
 
+/* Where the peer stands in the lane, as far as it ever said: outlives the links. */
+static uint64_t *acked_of(const struct cfsr_node_core *core, uint32_t peer, uint32_t lane)
+{
+    return &core->acked[(size_t)peer * CFSR_LANES_MAX + lane];
+}
+
 static void open_link(struct node_link *link, uint32_t peer, uint32_t peer_core, uint64_t lane_mask)
 {
     struct cfsr_node_core *core = link->core;
@@ -281,7 +287,7 @@ static void open_link(struct node_link *link, uint32_t peer, uint32_t peer_core,
     link->peer_core = peer_core;
     cfsr_sender_init(&link->sender, &sender, core->now_ns);
     for (uint32_t lane = 0; lane < CFSR_LANES_MAX; lane++) {
-        uint64_t acked = options->peers[peer].acked_lsn[lane];
+        uint64_t acked = *acked_of(core, peer, lane);
         if ((lane_mask >> lane & 1) == 0)
             continue;
         cfsr_sender_on_head(&link->sender, core->now_ns, lane, core->head_lsn[lane],
@@ -341,6 +347,7 @@ static void publish_acked(struct node_link *link, const struct cfsr_action *acti
     struct cfsr_node_core *core = link->core;
     int index = core->options.peers[link->peer].page_index;
 
+    *acked_of(core, link->peer, action->lane) = action->lsn;
     if (core->env.page != NULL && index >= 0)
         cfsr_status_page_set_acked(core->env.page, index, action->lane, action->lsn);
     time_ack(link, action->lane, action->lsn);
@@ -689,20 +696,25 @@ int node_links_create(struct cfsr_node_core *core, uint64_t now_ns)
     /* Every peer: a link for each of its cores that can share a lane, and one more; lane maps
      * follow each other, they do not overlap. */
     uint32_t owned = (uint32_t)__builtin_popcountll(core->lane_mask);
-    core->link_count = core->options.peer_count * (owned + 1);
+    uint32_t peers = core->options.peer_count;
     core->now_ns = now_ns;
-    if (core->link_count == 0)
+    if (peers == 0)
         return 0;
-    core->links = calloc(core->link_count, sizeof *core->links);
-    if (core->links == NULL)
+    core->links = calloc((size_t)peers * (owned + 1), sizeof *core->links);
+    core->acked = calloc((size_t)peers * CFSR_LANES_MAX, sizeof *core->acked);
+    if (core->links == NULL || core->acked == NULL)
         return -ENOMEM;
+    core->link_count = peers * (owned + 1);
+    for (uint32_t peer = 0; peer < peers; peer++)
+        memcpy(acked_of(core, peer, 0), core->options.peers[peer].acked_lsn,
+               sizeof core->options.peers[peer].acked_lsn);
     for (uint32_t i = 0; i < core->link_count; i++) {
         core->links[i].core = core;
         int rc = node_control_create(core, &core->links[i].control);
         if (rc < 0)
             return rc;
     }
-    for (uint32_t peer = 0; peer < core->options.peer_count && core->lane_mask != 0; peer++)
+    for (uint32_t peer = 0; peer < peers && core->lane_mask != 0; peer++)
         open_link(free_link(core), peer, core->options.core, core->lane_mask);
     return 0;
 }
@@ -717,6 +729,8 @@ void node_links_destroy(struct cfsr_node_core *core)
         }
     }
     free(core->links);
+    free(core->acked);
     core->links = NULL;
+    core->acked = NULL;
     core->link_count = 0;
 }

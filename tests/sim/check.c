@@ -94,13 +94,39 @@ uint64_t sim_committed_sum(const struct sim_run *run, unsigned site)
     return sum;
 }
 
+/* Without a connection a sender has to ask anew: nothing of an older one can reach it any more. */
+static bool asks_anew(const struct cfsr_sender *sender)
+{
+    return sender->state == CFSR_SENDER_BACKOFF || sender->state == CFSR_SENDER_DIALING ||
+           sender->state == CFSR_SENDER_STOPPED;
+}
+
+uint64_t sim_connected_lanes(const struct sim_run *run, unsigned from, unsigned to)
+{
+    const struct test_site *site = &run->cluster.site[from];
+    uint64_t lanes = 0;
+
+    for (uint32_t number = 0; site->up && number < site->cores; number++) {
+        const struct cfsr_node_core *core = site->core[number];
+        for (uint32_t k = 0; k < core->link_count; k++) {
+            const struct cfsr_sender *sender = &core->links[k].sender;
+            if (core->links[k].in_use && sender->options.peer_site_id == to + 1 &&
+                !asks_anew(sender))
+                lanes |= sender->options.lane_mask;
+        }
+    }
+    return lanes;
+}
+
 void sim_check_restored(struct sim_run *run, unsigned site, bool forked)
 {
     struct sim_model *model = &run->model;
 
     model->restored[site] = UINT64_MAX;
+    /* A sender that dials now hears of the older copy, and may be connected before it is looked at
+     * again. */
     for (unsigned from = 0; from < run->cluster.config.sites; from++)
-        model->stale[from][site] = UINT64_MAX;
+        model->stale[from][site] = sim_connected_lanes(run, from, site);
     if (!forked)
         return;
     /* Peers may hold what it has forgotten; those who do not take what it writes now. */
@@ -287,9 +313,7 @@ static void check_link(struct sim_run *run, const struct test_site *site,
     bool all = true;
 
     if (sender->state != CFSR_SENDER_RUNNING) {
-        /* Without a connection it has to ask anew; an answer on its way may be an old one. */
-        if (sender->state == CFSR_SENDER_BACKOFF || sender->state == CFSR_SENDER_DIALING ||
-            sender->state == CFSR_SENDER_STOPPED)
+        if (asks_anew(sender))
             run->model.stale[site->index][to] &= ~sender->options.lane_mask;
         return;
     }

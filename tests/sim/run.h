@@ -119,6 +119,9 @@ void sim_check_leave(struct sim_run *run, unsigned site);
 /* An older disk is being put in; before the site loses its own. forked: its journal goes back too.
  */
 void sim_check_restored(struct sim_run *run, unsigned site, bool forked);
+/* Lanes that a connection carries now: its acks, and an answer on its way, are about the disk that
+ * `to` has now. */
+uint64_t sim_connected_lanes(const struct sim_run *run, unsigned from, unsigned to);
 uint64_t sim_committed_sum(const struct sim_run *run, unsigned site);
 /* Every link that should be is caught up and STREAMING. why: the first that is not. */
 bool sim_check_rested(struct sim_run *run, char *why, size_t len_bytes);

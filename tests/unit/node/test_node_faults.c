@@ -237,6 +237,31 @@ Test(node_faults, a_restored_receiver_is_refilled)
     cluster_remove(&c);
 }
 
+/* The new lane map's links know what the old ones knew: where the peer stood. Once only: what it
+ * was refilled with is not asked for again. */
+Test(node_faults, a_peer_restored_with_other_cores_raises_its_alarm)
+{
+    cluster_make(&c, &(struct cluster_config){.seed = 36, .sites = 2, .lanes = 4});
+    site_append(&c, 0, 60, 20000);
+    cr_assert(cluster_run_until_equal(&c, 20 * SECONDS));
+    struct cfsr_fs *copy = site_copy_disk(&c, 1);
+    site_append(&c, 0, 60, 20000);
+    cr_assert(cluster_run_until_equal(&c, 20 * SECONDS));
+    site_stop(&c, 1);
+    replace_disk(1, copy);
+    c.site[1].cores = 4;
+    site_start(&c, 1);
+    cr_assert(cluster_run_until_equal(&c, 60 * SECONDS));
+    cluster_assert_equal(&c, 0, 1);
+    cr_assert_eq(COUNTER(&c, 0, peer_regressions), 4, "one a lane");
+    site_stop(&c, 1);
+    c.site[1].cores = 2;
+    site_start(&c, 1);
+    cr_assert(cluster_run_until_equal(&c, 60 * SECONDS));
+    cr_assert_eq(COUNTER(&c, 0, peer_regressions), 4, "it did not go back again");
+    cluster_remove(&c);
+}
+
 /* entries: written after the restore. None: the peer's cursor is above our end; many: another
  * record ends there. */
 static void restored_origin(uint64_t seed, unsigned entries)
