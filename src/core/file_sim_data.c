@@ -55,10 +55,9 @@ static struct sim_page *page_at(const struct sim_inode *inode, uint64_t offset_b
     return index < inode->page_count ? inode->pages[index] : NULL;
 }
 
-static struct sim_page *page_make(struct sim_inode *inode, uint64_t offset_bytes)
+/* Where the page is, or is to be. */
+static struct sim_page **page_slot(struct sim_inode *inode, size_t index)
 {
-    size_t index = (size_t)(offset_bytes / SIM_PAGE);
-
     if (index >= inode->page_count) {
         size_t count = (size_t)cfsr_max_u64(index + 1, inode->page_count + inode->page_count / 2);
         struct sim_page **grown = realloc(inode->pages, count * sizeof(struct sim_page *));
@@ -70,12 +69,20 @@ static struct sim_page *page_make(struct sim_inode *inode, uint64_t offset_bytes
         inode->pages = grown;
         inode->page_count = count;
     }
-    if (inode->pages[index] == NULL) {
-        inode->pages[index] = calloc(1, sizeof(struct sim_page));
-        if (inode->pages[index] != NULL)
-            inode->pages[index]->index = (uint32_t)index;
-    }
-    return inode->pages[index];
+    return &inode->pages[index];
+}
+
+static struct sim_page *page_make(struct sim_inode *inode, uint64_t offset_bytes)
+{
+    size_t index = (size_t)(offset_bytes / SIM_PAGE);
+    struct sim_page **slot = page_slot(inode, index);
+
+    if (slot == NULL || *slot != NULL)
+        return slot == NULL ? NULL : *slot;
+    *slot = calloc(1, sizeof(struct sim_page));
+    if (*slot != NULL)
+        (*slot)->index = (uint32_t)index;
+    return *slot;
 }
 
 /* Gives the page a durable copy of its own: it is about to change. */
@@ -133,11 +140,13 @@ void cfsr_sim_inode_drop_pages(struct sim_disk *disk, struct sim_inode *inode)
 
 static int page_copy(const struct sim_page *from, struct sim_inode *inode)
 {
-    struct sim_page *page = page_make(inode, (uint64_t)from->index * SIM_PAGE);
+    struct sim_page **slot = page_slot(inode, from->index);
+    struct sim_page *page = slot == NULL ? NULL : malloc(sizeof *page);
 
     if (page == NULL)
         return -ENOMEM;
     *page = *from;
+    *slot = page;
     page->durable = page->stale = NULL;
     if (from->stale != NULL) {
         page->stale = malloc(SIM_PAGE);

@@ -170,9 +170,9 @@ size_t cfsr_slab_bytes(const struct cfsr_slab *slab)
     return slab->bytes;
 }
 
-int cfsr_mirror_create(size_t size_bytes, struct cfsr_mirror *mirror_out)
+static int make_mirror(size_t size_bytes, int how, struct cfsr_mirror *mirror_out)
 {
-    const int prot = PROT_READ | PROT_WRITE, how = MAP_SHARED | MAP_FIXED | MAP_POPULATE;
+    const int prot = PROT_READ | PROT_WRITE;
     uint8_t *base;
     int fd, rc = 0;
 
@@ -203,6 +203,16 @@ int cfsr_mirror_create(size_t size_bytes, struct cfsr_mirror *mirror_out)
 close_fd:
     close(fd);
     return rc;
+}
+
+int cfsr_mirror_create(size_t size_bytes, struct cfsr_mirror *mirror_out)
+{
+    return make_mirror(size_bytes, MAP_SHARED | MAP_FIXED | MAP_POPULATE, mirror_out);
+}
+
+int cfsr_mirror_create_lazy(size_t size_bytes, struct cfsr_mirror *mirror_out)
+{
+    return make_mirror(size_bytes, MAP_SHARED | MAP_FIXED, mirror_out);
 }
 
 void cfsr_mirror_destroy(struct cfsr_mirror *mirror)

@@ -55,6 +55,8 @@ struct cfsr_mirror {
 
 /* size_bytes: a power of two of at least a page. -EINVAL, -ENOMEM, -EMFILE. */
 int cfsr_mirror_create(size_t size_bytes, struct cfsr_mirror *mirror_out);
+/* The same, with memory that comes as it is touched: a page fault is no matter to the caller. */
+int cfsr_mirror_create_lazy(size_t size_bytes, struct cfsr_mirror *mirror_out);
 void cfsr_mirror_destroy(struct cfsr_mirror *mirror);
 
 #endif

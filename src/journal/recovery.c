@@ -170,6 +170,16 @@ static bool mark_covers(const struct recovery *r, const uint8_t *p, size_t avail
            cfsr_load_le64(p + CFSR_RECORD_HEADER_BYTES + 8) > damaged_lsn;
 }
 
+/* Up to and with the last byte that is not zero. */
+static uint64_t used_bytes(const uint8_t *data, uint64_t len_bytes)
+{
+    while (len_bytes >= 8 && cfsr_load_le64(data + len_bytes - 8) == 0)
+        len_bytes -= 8;
+    while (len_bytes > 0 && data[len_bytes - 1] == 0)
+        len_bytes--;
+    return len_bytes;
+}
+
 /*
  * Looks behind the damage, to the end of its segment, for a MARK that covers it. 1 found (its LSN),
  * 0 none; *last_byte_lsn_out is behind the last byte that is not zero.
@@ -190,17 +200,18 @@ static int search_marks(struct recovery *r, uint64_t from_lsn, uint64_t damaged_
     if (r->state.clean)
         boundary = cfsr_min_u64(boundary, lsn + CLEAN_SEARCH_BYTES);
     while (lsn < boundary) {
-        uint64_t want = cfsr_min_u64(CFSR_LANE_CURSOR_BYTES, boundary - lsn), at;
+        uint64_t want = cfsr_min_u64(CFSR_LANE_CURSOR_BYTES, boundary - lsn), at, used;
         const uint8_t *data;
 
         rc = cfsr_lane_cursor_peek(&probe, lsn, (uint32_t)want, &data);
         if (rc <= 0)
             break;
-        for (at = (uint64_t)rc; at > 0 && data[at - 1] == 0; at--)
-            ;
-        if (at > 0)
-            *last_byte_lsn_out = lsn + at;
-        for (at = 0; at + CFSR_RECORD_HEADER_BYTES <= (uint64_t)rc; at += CFSR_RECORD_ALIGN) {
+        used = used_bytes(data, (uint64_t)rc);
+        if (used > 0)
+            *last_byte_lsn_out = lsn + used;
+        /* No MARK begins in zeros: mostly there is nothing else behind the end of a lane. */
+        for (at = 0; at < used && at + CFSR_RECORD_HEADER_BYTES <= (uint64_t)rc;
+             at += CFSR_RECORD_ALIGN) {
             if (!mark_covers(r, data + at, (size_t)rc - at, lsn + at, damaged_lsn))
                 continue;
             *mark_lsn_out = lsn + at;

@@ -10,7 +10,6 @@
 
 #include <errno.h>
 #include <inttypes.h>
-#include <malloc.h>
 #include <signal.h>
 #include <stdatomic.h>
 #include <stdio.h>
@@ -105,19 +104,11 @@ static void be_quiet(void)
     cfsr_log_configure((enum cfsr_log_level)(CFSR_LOG_ERROR + 1), CFSR_LOG_LOGFMT);
 }
 
-/* What a run frees, the next one takes: nothing goes back to the kernel between them. */
-static void keep_memory(void)
-{
-    (void)mallopt(M_MMAP_THRESHOLD, 1 << 30);
-    (void)mallopt(M_TRIM_THRESHOLD, 1 << 30);
-    (void)mallopt(M_TOP_PAD, 16 << 20);
-}
-
 static _Noreturn void work(struct shared *shared, const struct sim_campaign *campaign)
 {
     cluster_failure = on_failure;
     be_quiet();
-    keep_memory();
+    cluster_keep_memory();
     while (!atomic_load(&shared->stop)) {
         uint64_t seed = atomic_fetch_add(&shared->next_seed, 1);
         if (seed > campaign->last)

@@ -23,8 +23,10 @@
 
 #include <cfsrepl/error.h>
 
+#include "cluster.h"
+
 #define ROUND_CASES    32768u
-#define JOBS_MAX       64u
+#define WORKERS_MAX    64u
 #define CASE_SECONDS   60u /* one that takes longer hangs */
 #define VIOLATIONS_MAX 20u /* then it stops: something is thoroughly wrong */
 
@@ -82,6 +84,7 @@ static pid_t start_worker(const struct sim_cases *program, const struct sim_case
     if (pid != 0)
         return pid;
     (void)signal(SIGINT, SIG_DFL);
+    cluster_keep_memory();
     void *state = program->open(options->seed);
     while (worker->next < end) {
         uint64_t number = worker->next;
@@ -106,7 +109,7 @@ static void print_repeat(const struct sim_cases *program, const struct sim_cases
 static int run_round(const struct sim_cases *program, const struct sim_cases_options *options,
                      struct worker *workers, uint64_t first, uint64_t end, struct totals *totals)
 {
-    pid_t pid[JOBS_MAX];
+    pid_t pid[WORKERS_MAX];
     unsigned live = 0;
     int status;
 
@@ -228,7 +231,7 @@ static bool parse(const struct sim_cases *program, int argc, char **argv,
         switch (letter) {
         case 'n': good = number_of(optarg, &options->cases); break;
         case 's': good = number_of(optarg, &options->seed); break;
-        case 'j': good = number_of(optarg, &jobs) && jobs >= 1 && jobs <= JOBS_MAX; break;
+        case 'j': good = number_of(optarg, &jobs) && jobs >= 1 && jobs <= WORKERS_MAX; break;
         case 'c': good = number_of(optarg, &options->only); break;
         case 'r': options->resume = optarg; break;
         case 'q': options->quiet = true; break;
@@ -262,7 +265,7 @@ static void print_table(const struct sim_cases *program, const struct sim_cases_
 
 static int run_all(const struct sim_cases *program, struct sim_cases_options *options)
 {
-    struct worker *workers = mmap(NULL, JOBS_MAX * sizeof *workers, PROT_READ | PROT_WRITE,
+    struct worker *workers = mmap(NULL, WORKERS_MAX * sizeof *workers, PROT_READ | PROT_WRITE,
                                   MAP_SHARED | MAP_ANONYMOUS, -1, 0);
     struct totals totals = {0};
     int rc = workers == MAP_FAILED ? -errno : restore(program, options, &totals);

@@ -92,47 +92,6 @@ static void submit_job(void *user, struct cfsr_node_job *job)
         .job = job, .due_us = site->cluster->now_us + job_delay(site)};
 }
 
-/* Memory of cores is used again from one start to the next, of any site and any seed. */
-#if defined(__SANITIZE_ADDRESS__)
-#define ARENAS_KEPT 0
-#else
-#define ARENAS_KEPT 64
-#endif
-static struct {
-    uint8_t *base;
-    uint64_t bytes;
-} kept[ARENAS_KEPT + 1];
-static unsigned kept_count;
-
-static uint8_t *arena_take(uint64_t bytes, uint64_t *bytes_out)
-{
-    for (unsigned i = 0; i < kept_count; i++) {
-        uint8_t *base = kept[i].base;
-        if (kept[i].bytes < bytes)
-            continue;
-        *bytes_out = kept[i].bytes;
-        kept[i] = kept[--kept_count];
-        return base;
-    }
-    *bytes_out = bytes;
-    return aligned_alloc(4096, bytes);
-}
-
-static void arena_give(uint8_t *base, uint64_t bytes)
-{
-    if (base == NULL)
-        return;
-#if ARENAS_KEPT > 0
-    if (kept_count < ARENAS_KEPT) {
-        kept[kept_count].base = base;
-        kept[kept_count++].bytes = bytes;
-        return;
-    }
-#endif
-    (void)bytes;
-    free(base);
-}
-
 /* The bound is what the node says it needs; nothing is given beyond it, nor after the start. */
 static void *take_memory(void *user, uint64_t len_bytes, uint16_t *buffer_index_out)
 {
@@ -145,7 +104,7 @@ static void *take_memory(void *user, uint64_t len_bytes, uint16_t *buffer_index_
     uint64_t limit = cfsr_node_memory_bytes(&site->options);
     unsigned core = site->starting;
     if (site->arena[core].base == NULL)
-        site->arena[core].base = arena_take(limit, &site->arena[core].bytes);
+        site->arena[core].base = cluster_arena_take(limit, &site->arena[core].bytes);
     memory = site->arena[core].base + site->arena[core].taken;
     site->arena[core].taken += bytes;
     site->io_bytes += bytes;
@@ -278,12 +237,13 @@ static void make_site(struct cluster *cluster, unsigned index)
     site->site.site_id = index + 1;
     site->site.lanes = config->lanes;
     site->site.shards = SIM_SHARDS;
-    site->site.segment_bytes = config->segment_bytes != 0 ? config->segment_bytes
-                                                          : CFSR_SEGMENT_BYTES_MIN;
+    site->site.segment_bytes = cfsr_max_u64(config->segment_bytes, CFSR_SEGMENT_BYTES_MIN);
     snprintf(site->site.shard_function, sizeof site->site.shard_function, "parent-or-inode-mod");
     snprintf(site->site.name, sizeof site->site.name, "site-%u", index + 1);
     snprintf(site->site.data_dir, sizeof site->site.data_dir, "/data");
     MUST(cluster, cfsr_site_create(site->fs, &site->site), "site");
+    if (config->segment_bytes != 0)
+        site->site.segment_bytes = config->segment_bytes;
     if (config->keep_truth)
         site->truth = calloc(config->lanes, sizeof *site->truth);
     make_options(cluster, site);
@@ -386,7 +346,7 @@ static int start_core(struct test_site *site, uint32_t number)
 static void let_memory_go(struct test_site *site)
 {
     for (unsigned i = 0; i < CORES_MAX; i++) {
-        arena_give(site->arena[i].base, site->arena[i].bytes);
+        cluster_arena_give(site->arena[i].base, site->arena[i].bytes);
         site->arena[i].base = NULL;
         site->arena[i].bytes = site->arena[i].taken = 0;
     }

@@ -82,7 +82,7 @@ struct cluster_config {
     uint64_t disk_bytes[SITES_MAX]; /* 0: plenty */
     uint64_t window_bytes;          /* 0: 2 MiB */
     bool one_way;           /* only site 0 has peers to send to; the others know it all the same */
-    uint64_t segment_bytes; /* 0: the smallest */
+    uint64_t segment_bytes; /* 0: the smallest; less where no entry is so large */
     uint64_t delay_min_us, delay_max_us; /* 0: 100 and 1000 */
     uint32_t chunk_max_bytes;            /* 0: 16 KiB */
     uint32_t recv_ring_bytes;            /* 0: 4 MiB */
@@ -127,6 +127,12 @@ _Noreturn void cluster_fail(struct cluster *cluster, const char *check, const ch
             cluster_fail((cluster), (check), __VA_ARGS__); \
     } while (0)
 
+/* For processes that make much and drop it: what is freed is used again, and nothing of it goes
+ * back to the kernel before the end. */
+void cluster_keep_memory(void);
+/* Memory of a core, of at least so many bytes; kept for another when it is given back. */
+uint8_t *cluster_arena_take(uint64_t bytes, uint64_t *bytes_out);
+void cluster_arena_give(uint8_t *base, uint64_t bytes);
 /* Makes the sites and starts them. */
 void cluster_make(struct cluster *cluster, const struct cluster_config *config);
 /* Stops every site in order. */

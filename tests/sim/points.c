@@ -301,6 +301,7 @@ static int run_points(int argc, char **argv)
     }
     cfsr_log_configure((enum cfsr_log_level)(CFSR_LOG_ERROR + 1), CFSR_LOG_LOGFMT);
     cluster_failure = fail_reference;
+    cluster_keep_memory();
     world.at_point = at_point;
     points_world_run(&world, options.seed, options.ops);
     if (options.only != 0) {

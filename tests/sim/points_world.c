@@ -22,6 +22,9 @@
 
 #define CONSUMER_SITE 1u
 #define ACKS_SITE     0u
+/* Small: a run of some thousand ops fills, retains, collects and recycles many of them, and a crash
+ * is judged by reading all that is left. */
+#define POINTS_SEGMENT_BYTES (256u << 10)
 
 static struct points_world *current; /* for the transports, which carry no pointer of ours */
 
@@ -216,6 +219,7 @@ void points_world_run(struct points_world *world, uint64_t seed, uint64_t points
     struct cluster_config config = {.seed = seed,
                                     .sites = POINTS_SITES,
                                     .lanes = POINTS_LANES,
+                                    .segment_bytes = POINTS_SEGMENT_BYTES,
                                     .recv_ring_bytes = 256 << 10,
                                     .keep_truth = true};
     void (*at_point)(struct points_world * world,

@@ -105,9 +105,12 @@ int cfsr_sim_link_create(struct cfsr_sim_network *network, const char *from_host
 
     if (rc < 0)
         return rc;
-    link = calloc(1, sizeof *link);
+    link = malloc(sizeof *link);
     if (link == NULL)
         return cfsr_fail(-ENOMEM, "out of memory for a simulated connection");
+    memset(link, 0, offsetof(struct cfsr_sim_link, pipe));
+    for (unsigned i = 0; i < 2; i++)
+        memset(&link->pipe[i], 0, offsetof(struct cfsr_sim_pipe, items));
     link->network = network;
     link->incoming.link = link;
     cfsr_list_init(&link->pending);
@@ -161,6 +164,8 @@ void cfsr_sim_item_push(struct cfsr_sim_link *link, unsigned side, enum cfsr_sim
 
 static void copy_in(struct cfsr_sim_pipe *pipe, size_t size, const uint8_t *from, size_t len)
 {
+    if (pipe->head == pipe->tail)
+        pipe->head = pipe->tail = 0; /* where its memory is warm */
     while (len > 0) {
         size_t at = (size_t)(pipe->tail % size);
         size_t n = cfsr_min_u64(len, size - at);
@@ -283,6 +288,7 @@ static bool deliver_bytes(struct cfsr_sim_link *link, unsigned from, struct cfsr
         item->bytes -= len;
         return item->bytes == 0;
     }
+    cfsr_receive_rewind(&conn->receive);
     to = cfsr_receive_space(&conn->receive, &room);
     len = (uint32_t)cfsr_min_u64(len, room);
     if (len == 0)
@@ -394,10 +400,12 @@ static struct cfsr_sim_link *first_due(const struct cfsr_sim_network *network, u
         struct cfsr_sim_link *link = CFSR_LIST_ENTRY(node, struct cfsr_sim_link, link);
         for (unsigned from = 0; from < 2; from++) {
             struct cfsr_sim_item *item = item_at(&link->pipe[from], link->pipe[from].items_head);
-            if (!is_deliverable(link, from))
+            if (items_count(&link->pipe[from]) == 0)
                 continue;
             if (first != NULL && (item->due_us > first->due_us ||
                                   (item->due_us == first->due_us && item->order > first->order)))
+                continue;
+            if (!is_deliverable(link, from)) /* dearest, so last */
                 continue;
             first = item;
             found = link;

@@ -21,36 +21,43 @@
 #include <sys/mman.h>
 
 #define LINGER_US  (1000ull * 1000)
-#define RINGS_KEPT 192
+#define RINGS_KEPT 256
 
 /*
  * Mapping a ring costs more than most of a simulated minute: those of groups that are gone are kept
- * for the next ones, of the same network or of another. What is in them is never read before it is
- * written.
+ * for the next ones, of the same network or of another; the one that was used last comes first, for
+ * it has its memory. What is in them is never read before it is written.
  */
 static struct cfsr_mirror spare_rings[RINGS_KEPT];
 static unsigned spare_count;
 
 static int mirror_take(size_t bytes, struct cfsr_mirror *mirror_out)
 {
-    for (unsigned i = 0; i < spare_count; i++) {
+    for (unsigned i = spare_count; i-- > 0;) {
         if (spare_rings[i].size_bytes != bytes)
             continue;
         *mirror_out = spare_rings[i];
-        spare_rings[i] = spare_rings[--spare_count];
+        spare_count--;
+        memmove(&spare_rings[i], &spare_rings[i + 1], (spare_count - i) * sizeof *spare_rings);
         return 0;
     }
-    return cfsr_mirror_create(bytes, mirror_out);
+    return cfsr_mirror_create_lazy(bytes, mirror_out);
+}
+
+/* The oldest goes when there are too many: sizes differ from run to run. */
+static void mirror_keep(const struct cfsr_mirror *mirror)
+{
+    if (spare_count == RINGS_KEPT) {
+        cfsr_mirror_destroy(&spare_rings[0]);
+        memmove(&spare_rings[0], &spare_rings[1], --spare_count * sizeof *spare_rings);
+    }
+    spare_rings[spare_count++] = *mirror;
 }
 
 static void destroy_rings(struct cfsr_group *group)
 {
-    for (uint32_t i = 0; i < group->rings_count; i++) {
-        if (spare_count < RINGS_KEPT)
-            spare_rings[spare_count++] = group->rings[i].mirror;
-        else
-            cfsr_mirror_destroy(&group->rings[i].mirror);
-    }
+    for (uint32_t i = 0; i < group->rings_count; i++)
+        mirror_keep(&group->rings[i].mirror);
     free(group->rings);
 }
 
@@ -90,7 +97,7 @@ int cfsr_sim_group_forked(struct cfsr_group *group)
         size_t at = receive->released & mask;
         struct cfsr_mirror own;
         uint8_t *shared = conn->ring->mirror.base;
-        int rc = cfsr_mirror_create(receive->ring_bytes, &own);
+        int rc = cfsr_mirror_create_lazy(receive->ring_bytes, &own);
 
         if (rc < 0)
             return rc;
@@ -213,7 +220,7 @@ static void pump(struct cfsr_conn *conn)
 
     if ((conn->state != CFSR_SIM_OPEN && conn->state != CFSR_SIM_LINGER) || conn->failure != 0)
         return;
-    for (;;) {
+    while (cfsr_send_queue_unsent(&conn->queue) > 0) {
         size_t wanted;
         size_t pushed;
         unsigned count = cfsr_send_queue_gather(&conn->queue, group->send_gather_bytes, conn->iov,
@@ -244,7 +251,7 @@ static unsigned show(struct cfsr_conn *conn, unsigned budget)
     while (conn->show && !conn->fault_stall && conn->state == CFSR_SIM_OPEN) {
         size_t len;
         size_t taken;
-        const uint8_t *span = cfsr_receive_span(&conn->receive, &len);
+        uint8_t *span = cfsr_receive_span(&conn->receive, &len);
         if (len == 0) {
             conn->show = false;
             break;
@@ -435,6 +442,7 @@ static void sim_close(struct cfsr_conn *conn, bool linger)
         return;
     if (!linger || conn->state == CFSR_SIM_CONNECTING || conn->failure != 0) {
         conn_shut(conn, 0);
+        cfsr_sim_touch(conn); /* on_closed is owed, and nothing else may come */
     } else if (conn->state == CFSR_SIM_OPEN) {
         conn->state = CFSR_SIM_LINGER;
         conn->connected_owed = false;

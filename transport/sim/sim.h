@@ -75,9 +75,9 @@ struct cfsr_sim_link {
     bool ghost;       /* made by cfsr_sim_network_replay(): nobody dialled */
     uint32_t recorded_bytes;
     uint8_t recorded[CFSR_SIM_RECORDED_BYTES];
-    struct cfsr_sim_pipe pipe[2]; /* by the side that sends */
     uint8_t preamble[CFSR_PREAMBLE_BYTES];
     struct cfsr_incoming incoming;
+    struct cfsr_sim_pipe pipe[2]; /* by the side that sends; their items are not cleared */
 };
 
 struct cfsr_listener {
