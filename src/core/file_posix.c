@@ -61,6 +61,29 @@ static uint32_t direct_alignment(int fd)
     return align == 0 ? ALIGNMENT_UNKNOWN : align;
 }
 
+/*
+ * Direct I/O from now on, if it works: the alignment; else 1, and the file stays buffered. The flag
+ * can be set where reads and writes are refused afterwards (overlayfs over a tmpfs before Linux
+ * 6.6), so one is tried.
+ */
+static uint32_t go_direct(int fd)
+{
+    uint32_t alignment;
+    void *block;
+    bool refused;
+
+    if (fcntl(fd, F_SETFL, O_DIRECT) != 0)
+        return 1;
+    alignment = direct_alignment(fd);
+    if (posix_memalign(&block, alignment, alignment) != 0)
+        return alignment;
+    refused = pread(fd, block, alignment, 0) < 0 && errno == EINVAL;
+    free(block);
+    if (refused && fcntl(fd, F_SETFL, 0) == 0)
+        return 1;
+    return alignment;
+}
+
 static int open_flags(unsigned flags)
 {
     int result = O_CLOEXEC;
@@ -95,8 +118,8 @@ int cfsr_posix_open(struct cfsr_fs *fs, const char *path, unsigned flags,
     file->alignment = 1;
     /* Set after the open, so that a file system without direct I/O leaves no half-made file behind.
      */
-    if ((flags & CFSR_OPEN_DIRECT) != 0 && fcntl(fd, F_SETFL, O_DIRECT) == 0)
-        file->alignment = direct_alignment(fd);
+    if ((flags & CFSR_OPEN_DIRECT) != 0)
+        file->alignment = go_direct(fd);
     *file_out = &file->file;
     return 0;
 }
