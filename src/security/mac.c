@@ -117,21 +117,28 @@ bool cfsr_mac_verify(struct cfsr_mac_key *key, const struct cfsr_mac_part *parts
     return equal;
 }
 
-int cfsr_mac_key_derive(struct cfsr_mac_key *parent, const char *label,
-                        const struct cfsr_mac_part *parts, unsigned count,
-                        struct cfsr_mac_key **key_out)
+void cfsr_mac_derive(struct cfsr_mac_key *parent, const char *label,
+                     const struct cfsr_mac_part *parts, unsigned count,
+                     uint8_t secret_out[CFSR_KEY_LEN_BYTES])
 {
-    uint8_t secret[CFSR_TAG_LEN_BYTES];
     SHA256_CTX work = parent->inner;
-    int rc;
 
     _Static_assert(CFSR_TAG_LEN_BYTES == CFSR_KEY_LEN_BYTES, "a tag is a key");
     CFSR_ASSERT(label[0] != '\0');
     SHA256_Update(&work, label,
                   strlen(label) + 1); /* with its NUL: no label is a prefix of another */
     absorb_parts(&work, parts, count);
-    finish_tag(parent, &work, secret);
-    rc = cfsr_mac_key_create(secret, key_out);
+    finish_tag(parent, &work, secret_out);
+}
+
+int cfsr_mac_key_derive(struct cfsr_mac_key *parent, const char *label,
+                        const struct cfsr_mac_part *parts, unsigned count,
+                        struct cfsr_mac_key **key_out)
+{
+    uint8_t secret[CFSR_KEY_LEN_BYTES];
+
+    cfsr_mac_derive(parent, label, parts, count, secret);
+    int rc = cfsr_mac_key_create(secret, key_out);
     sodium_memzero(secret, sizeof secret);
     return rc;
 }

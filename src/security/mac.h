@@ -43,6 +43,10 @@ bool cfsr_mac_verify(struct cfsr_mac_key *key, const struct cfsr_mac_part *parts
 int cfsr_mac_key_derive(struct cfsr_mac_key *parent, const char *label,
                         const struct cfsr_mac_part *parts, unsigned count,
                         struct cfsr_mac_key **key_out);
+/* The same bytes themselves, for keys of another kind; the caller wipes them. */
+void cfsr_mac_derive(struct cfsr_mac_key *parent, const char *label,
+                     const struct cfsr_mac_part *parts, unsigned count,
+                     uint8_t secret_out[CFSR_KEY_LEN_BYTES]);
 
 /* Wipes memory in a way the compiler keeps. */
 void cfsr_wipe(void *data, size_t len_bytes);
