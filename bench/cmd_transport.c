@@ -92,7 +92,7 @@ static bool put_frame(struct end *end)
     return true;
 }
 
-static size_t on_data(void *user, struct cfsr_conn *conn, const uint8_t *span, size_t len_bytes)
+static size_t on_data(void *user, struct cfsr_conn *conn, uint8_t *span, size_t len_bytes)
 {
     struct end *end = user;
     size_t taken = len_bytes - len_bytes % end->frame_bytes;

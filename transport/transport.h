@@ -8,9 +8,10 @@
  *
  * Bytes: received data is shown as one contiguous span that begins where the last on_data left off;
  * the callee returns how many bytes it took (whole frames), and gives them back with recv_release()
- * in order, later or at once. Spans stay valid and unmoved until released. Byte-stream transports
- * (tcp, sim) may show part of a frame and show it again, longer; message transports (rdma; cap
- * MESSAGES) show exactly one frame a span.
+ * in order, later or at once. Spans stay valid and unmoved until released; bytes that the callee
+ * took are its own until then, to write into as well. Byte-stream transports (tcp, sim) may show
+ * part of a frame and show it again, longer; message transports (rdma; cap MESSAGES) show exactly
+ * one frame a span. Spans end with their connection, unless recv_hold() keeps them.
  *
  * Sending: frames are gathered from up to four pieces of caller's memory that must stay untouched
  * until on_sent() returns their cookie. send() takes as many frames as it has room for; -EAGAIN
@@ -36,7 +37,11 @@
 enum cfsr_transport_cap {
     CFSR_TRANSPORT_MESSAGES = 1u << 0,   /* a span is exactly one frame; otherwise a byte stream */
     CFSR_TRANSPORT_REGISTERED = 1u << 1, /* send and receive memory must be registered first */
+    /* A span begins at a multiple of CFSR_SPAN_ALIGN and may be handed to the disk where it is: so
+     * may the rest of its last CFSR_SPAN_ALIGN bytes, which the callee may write. */
+    CFSR_TRANSPORT_SLOTS = 1u << 2,
 };
+#define CFSR_SPAN_ALIGN 4096
 
 enum cfsr_stream {
     CFSR_STREAM_DATA,
@@ -64,8 +69,9 @@ int cfsr_preamble_load(const void *bytes,
 struct cfsr_transport; /* the table below */
 struct cfsr_group;     /* per core */
 struct cfsr_conn;
-struct cfsr_listener; /* control thread */
-struct cfsr_incoming; /* an accepted connection on its way from the listener to a core */
+struct cfsr_listener;  /* control thread */
+struct cfsr_incoming;  /* an accepted connection on its way from the listener to a core */
+struct cfsr_recv_hold; /* received bytes that outlive their connection */
 struct cfsr_ring;
 struct cfsr_timers;
 
@@ -79,7 +85,7 @@ struct cfsr_frame {
 struct cfsr_conn_events {
     void (*on_connected)(void *user, struct cfsr_conn *conn);
     /* Bytes taken (0 … len). A callee that waits for room takes 0 and later calls recv_resume(). */
-    size_t (*on_data)(void *user, struct cfsr_conn *conn, const uint8_t *span, size_t len_bytes);
+    size_t (*on_data)(void *user, struct cfsr_conn *conn, uint8_t *span, size_t len_bytes);
     void (*on_sent)(void *user, struct cfsr_conn *conn, uint64_t cookie);
     void (*on_writable)(void *user, struct cfsr_conn *conn);
     void (*on_closed)(void *user, struct cfsr_conn *conn,
@@ -208,6 +214,13 @@ struct cfsr_transport {
     void (*recv_release)(struct cfsr_conn *conn, size_t len_bytes);
     void (*recv_resume)(
         struct cfsr_conn *conn); /* on_data again from the next poll, after it took 0 */
+    /*
+     * For a callee whose disk still reads spans that it has not released (cap SLOTS; NULL in other
+     * tables). recv_hold(): only from on_closed(); their memory stays as it is, for nobody else,
+     * until recv_drop(), which may be called at any time before group_destroy(). Never fails.
+     */
+    struct cfsr_recv_hold *(*recv_hold)(struct cfsr_conn *conn);
+    void (*recv_drop)(struct cfsr_group *group, struct cfsr_recv_hold *hold);
     void (*conn_info)(const struct cfsr_conn *conn, struct cfsr_conn_info *info_out);
     void (*stats)(const struct cfsr_group *group, struct cfsr_transport_stats *stats_out);
     /* Tests and fault drills; -ENOTSUP if the transport has no such fault. */
@@ -219,6 +232,8 @@ const struct cfsr_transport *cfsr_transport_find(const char *endpoint_or_scheme)
 extern const struct cfsr_transport cfsr_transport_tcp;
 extern const struct cfsr_transport cfsr_transport_null;
 extern const struct cfsr_transport cfsr_transport_sim;
+/* The same network with caps MESSAGES and SLOTS; endpoints are "sim://…". No scheme finds it. */
+extern const struct cfsr_transport cfsr_transport_sim_messages;
 extern const struct cfsr_transport cfsr_transport_rdma; /* only where CFSR_HAVE_RDMA is 1 */
 
 /*

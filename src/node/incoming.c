@@ -305,7 +305,7 @@ static bool take_frame(struct node_conn *conn, const struct cfsr_link_header *he
     return true;
 }
 
-static size_t on_data(void *user, struct cfsr_conn *transport_conn, const uint8_t *span,
+static size_t on_data(void *user, struct cfsr_conn *transport_conn, uint8_t *span,
                       size_t len_bytes)
 {
     struct node_conn *conn = user;

@@ -86,7 +86,7 @@ static bool is_bad_frame(int reason)
            reason == -CFSR_E_REPLAYED;
 }
 
-static size_t on_data(void *user, struct cfsr_conn *conn, const uint8_t *span, size_t len_bytes)
+static size_t on_data(void *user, struct cfsr_conn *conn, uint8_t *span, size_t len_bytes)
 {
     struct node_link *link = user;
     struct cfsr_node_core *core = link->core;

@@ -35,19 +35,22 @@ static uint8_t content_at(uint32_t number, size_t at)
     return (uint8_t)(number * 131 + at * 7 + (at >> 8) * 3 + 11);
 }
 
+static bool is_intact(const uint8_t *frame, size_t payload_bytes)
+{
+    uint32_t number = cfsr_load_le32(frame + 5);
+
+    for (size_t i = 0; i < payload_bytes; i++)
+        if (frame[CONTRACT_HEADER_BYTES + i] != content_at(number, i))
+            return false;
+    return true;
+}
+
 static void check_frame(struct contract_end *end, const uint8_t *frame, size_t payload_bytes)
 {
     unsigned stream = frame[4] & 1;
-    uint32_t number = cfsr_load_le32(frame + 5);
 
-    if (number != end->received[stream])
+    if (cfsr_load_le32(frame + 5) != end->received[stream] || !is_intact(frame, payload_bytes))
         end->bad_frames++;
-    for (size_t i = 0; i < payload_bytes; i++) {
-        if (frame[CONTRACT_HEADER_BYTES + i] != content_at(number, i)) {
-            end->bad_frames++;
-            break;
-        }
-    }
     if (stream == CFSR_STREAM_CONTROL && end->received[stream] == 0)
         end->control_behind_data = end->received[CFSR_STREAM_DATA];
     end->received[stream]++;
@@ -70,7 +73,7 @@ static void release_held(struct contract_end *end, uint32_t keep)
 {
     while (end->held_tail - end->held_head > keep) {
         uint32_t at = end->held_head++ % CONTRACT_HOLD_MAX;
-        const uint8_t *span = end->held[at].span;
+        uint8_t *span = end->held[at].span;
         size_t payload_bytes = cfsr_load_le32(span);
         /* Still where and what it was when it was taken. */
         if (payload_bytes + CONTRACT_HEADER_BYTES != end->held[at].len)
@@ -82,9 +85,18 @@ static void release_held(struct contract_end *end, uint32_t keep)
     }
 }
 
-static void take_frame(struct contract_end *end, const uint8_t *frame, size_t len)
+/* A slot may be handed to the disk as whole blocks: their end is for the callee to write. */
+static void write_padding(uint8_t *frame, size_t len)
+{
+    cr_assert_eq((uintptr_t)frame % CFSR_SPAN_ALIGN, 0u, "a span that is not on a disk block");
+    memset(frame + len, 0xa5, cfsr_align_up(len, CFSR_SPAN_ALIGN) - len);
+}
+
+static void take_frame(struct contract_end *end, uint8_t *frame, size_t len)
 {
     check_frame(end, frame, len - CONTRACT_HEADER_BYTES);
+    if ((end->world->transport->caps & CFSR_TRANSPORT_SLOTS) != 0)
+        write_padding(frame, len);
     if (end->release_early) {
         end->world->transport->recv_release(end->conn, len);
         return;
@@ -95,7 +107,7 @@ static void take_frame(struct contract_end *end, const uint8_t *frame, size_t le
     release_held(end, end->hold_frames);
 }
 
-static size_t on_data(void *user, struct cfsr_conn *conn, const uint8_t *span, size_t len)
+static size_t on_data(void *user, struct cfsr_conn *conn, uint8_t *span, size_t len)
 {
     struct contract_end *end = user;
     size_t taken = 0;
@@ -151,10 +163,11 @@ static void on_closed(void *user, struct cfsr_conn *conn, int reason)
 {
     struct contract_end *end = user;
 
-    (void)conn;
     cr_assert_eq(end->closed, 0u, "on_closed twice");
     cr_assert_eq(end->sent, end->queued, "on_closed before every on_sent: %u of %u", end->sent,
                  end->queued);
+    if (end->keep_over_close)
+        end->hold = end->world->transport->recv_hold(conn);
     end->closed++;
     end->reason = reason;
     end->conn = NULL;
@@ -211,9 +224,11 @@ struct contract_world *contract_world_create(const struct contract_options *opti
     struct contract_world *world = calloc(1, sizeof *world);
 
     cr_assert_not_null(world);
-    world->transport = cfsr_transport_find(options->scheme);
+    world->transport = strcmp(options->scheme, "sim-messages") == 0
+                           ? &cfsr_transport_sim_messages
+                           : cfsr_transport_find(options->scheme);
     cr_assert_not_null(world->transport);
-    world->is_sim = strcmp(options->scheme, "sim") == 0;
+    world->is_sim = strncmp(options->scheme, "sim", 3) == 0;
     world->options = options;
     contract_memory_create(world);
     world->far_ends = calloc(CONTRACT_CONNS, sizeof *world->far_ends);
@@ -429,6 +444,30 @@ void contract_close(struct contract_end *end, bool linger)
 {
     if (end->conn != NULL)
         end->world->transport->close(end->conn, linger);
+}
+
+bool contract_held_is_intact(const struct contract_end *end)
+{
+    for (uint32_t i = end->held_head; i != end->held_tail; i++) {
+        const uint8_t *span = end->held[i % CONTRACT_HOLD_MAX].span;
+        size_t len = end->held[i % CONTRACT_HOLD_MAX].len;
+        if (cfsr_load_le32(span) + CONTRACT_HEADER_BYTES != len ||
+            !is_intact(span, len - CONTRACT_HEADER_BYTES))
+            return false;
+    }
+    return true;
+}
+
+void contract_drop(struct contract_end *end)
+{
+    enum contract_side side = end >= end->world->far_ends &&
+                                      end < end->world->far_ends + CONTRACT_CONNS
+                                  ? CONTRACT_FAR
+                                  : CONTRACT_NEAR;
+
+    end->world->transport->recv_drop(end->world->group[side], end->hold);
+    end->hold = NULL;
+    end->held_head = end->held_tail;
 }
 
 bool contract_is_closed(void *user)

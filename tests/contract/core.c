@@ -3,6 +3,7 @@
  */
 #include "contract.h"
 
+#include "base/bytes.h"
 #include "base/clock.h"
 #include "core/ring.h"
 #include "core/timer.h"
@@ -19,6 +20,8 @@ void contract_core_create(struct contract_world *world)
     world->timers = calloc(1, sizeof *world->timers);
     cr_assert_not_null(world->timers);
     cfsr_timers_init(world->timers);
+    world->turned_ns = cfsr_clock_monotonic_ns();
+    world->timers_ns = world->turned_ns;
 }
 
 void contract_core_destroy(struct contract_world *world)
@@ -31,6 +34,11 @@ void contract_core_destroy(struct contract_world *world)
 
 void contract_core_turn(struct contract_world *world, uint64_t wait_ns)
 {
+    uint64_t now_ns;
+
     cr_assert_geq(cfsr_ring_submit_and_reap(world->ring, wait_ns), 0);
-    (void)cfsr_timers_expire(world->timers, cfsr_clock_monotonic_ns());
+    now_ns = cfsr_clock_monotonic_ns();
+    world->timers_ns += cfsr_min_u64(now_ns - world->turned_ns, CONTRACT_TURN_NS);
+    world->turned_ns = now_ns;
+    (void)cfsr_timers_expire(world->timers, world->timers_ns);
 }

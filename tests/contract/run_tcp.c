@@ -49,7 +49,7 @@ static void on_connected(void *user, struct cfsr_conn *conn)
     side->connected = true;
 }
 
-static size_t on_data(void *user, struct cfsr_conn *conn, const uint8_t *span, size_t len)
+static size_t on_data(void *user, struct cfsr_conn *conn, uint8_t *span, size_t len)
 {
     struct side *side = user;
 

@@ -84,7 +84,7 @@ static void take_frame(struct side *side, const uint8_t *frame)
         side->count = side->position;
 }
 
-static size_t on_data(void *user, struct cfsr_conn *conn, const uint8_t *span, size_t len)
+static size_t on_data(void *user, struct cfsr_conn *conn, uint8_t *span, size_t len)
 {
     struct side *side = user;
     size_t unit = side->receiver ? FRAME_BYTES : HELLO_BYTES;
@@ -185,15 +185,20 @@ static void queue_frames(struct side *side)
     }
 }
 
-/* One connection from dial to its end; true if all was handed over and closed in order. */
+/*
+ * One connection from dial to its end; true if all was handed over and closed in order. The group
+ * stays, as a daemon's does: what its connection manager still has to say waits for a port that is
+ * down.
+ */
 static bool send_once(struct side *side, const char *endpoint, uint64_t limit_ns)
 {
     const struct cfsr_preamble preamble = {.version = CFSR_PREAMBLE_VERSION};
     bool closing = false;
     int rc;
 
-    rc = open_group(side, endpoint);
+    rc = side->group != NULL ? 0 : open_group(side, endpoint);
     if (rc < 0) {
+        side->group = NULL;
         printf("%s: %s\n", endpoint, cfsr_error_message());
         return false;
     }
@@ -216,20 +221,24 @@ static bool send_once(struct side *side, const char *endpoint, uint64_t limit_ns
         side->reason = rc;
     printf("%s: frame %llu, %s\n", endpoint, (unsigned long long)side->position,
            side->reason == 0 ? "closed" : cfsr_error_name(side->reason));
-    side->transport->group_destroy(side->group);
     return closing && side->reason == 0;
 }
 
-static int run_send(struct side *side, char **endpoints, int count)
+static int run_send(struct side *sides, char **endpoints, int count)
 {
     uint64_t limit_ns = cfsr_clock_monotonic_ns() + LIMIT_NS;
+    int status = 1;
 
-    for (int i = 0; cfsr_clock_monotonic_ns() < limit_ns; i = (i + 1) % count) {
-        if (send_once(side, endpoints[i], limit_ns))
-            return 0;
-        (void)cfsr_ring_submit_and_reap(side->ring, WAIT_NS);
+    for (int i = 0; status != 0 && cfsr_clock_monotonic_ns() < limit_ns; i = (i + 1) % count) {
+        if (send_once(&sides[i], endpoints[i], limit_ns))
+            status = 0;
+        else
+            (void)cfsr_ring_submit_and_reap(sides[i].ring, WAIT_NS);
     }
-    return 1;
+    for (int i = 0; i < count; i++)
+        if (sides[i].group != NULL)
+            sides[i].transport->group_destroy(sides[i].group);
+    return status;
 }
 
 static bool take_connection(struct side *side, struct cfsr_listener *listener)
@@ -325,6 +334,7 @@ int main(int argc, char **argv)
             return 2;
     if (receiver)
         return run_receive(sides, argv + 2, endpoints);
-    sides[0].count = strtoull(argv[argc - 1], NULL, 10);
-    return run_send(&sides[0], argv + 2, endpoints);
+    for (int i = 0; i < endpoints; i++)
+        sides[i].count = strtoull(argv[argc - 1], NULL, 10);
+    return run_send(sides, argv + 2, endpoints);
 }

@@ -122,6 +122,7 @@ int cfsr_rdma_conn_create(struct cfsr_group *group, const struct cfsr_conn_event
     cfsr_list_push_back(&group->open, &conn->open);
     cfsr_timer_init(&conn->timer, deadline);
     cfsr_timer_init(&conn->credit_timer, credits_missing);
+    cfsr_rdma_alive_init(conn);
     cfsr_rdma_credits_init(&conn->credits, group->geometry.slots);
     cfsr_rdma_send_init(conn);
     *conn_out = conn;
@@ -134,6 +135,7 @@ void cfsr_rdma_conn_destroy(struct cfsr_conn *conn)
 
     cfsr_rdma_timer_stop(conn, &conn->timer);
     cfsr_rdma_timer_stop(conn, &conn->credit_timer);
+    cfsr_rdma_timer_stop(conn, &conn->alive_timer);
     if (conn->has_queue_pair) {
         rdma_destroy_qp(conn->id);
         /* Its completions leave the shared queue before their places there are promised again. */
@@ -141,11 +143,12 @@ void cfsr_rdma_conn_destroy(struct cfsr_conn *conn)
         group->cq_reserved -= group->geometry.slots + group->send_depth;
     }
     if (conn->id != NULL)
-        (void)rdma_destroy_id(conn->id);
+        cfsr_rdma_leave(group, conn->id, conn->failure);
     cfsr_rdma_send_forget(conn);
     group->places[conn->place].conn = NULL;
     group->conns_open--;
-    cfsr_list_push_front(&group->rings_free, &conn->ring->link);
+    if (conn->ring != NULL)
+        cfsr_list_push_front(&group->rings_free, &conn->ring->link);
     cfsr_list_remove(&conn->open);
     cfsr_list_remove(&conn->ready);
     cfsr_list_remove(&conn->dirty);
@@ -226,6 +229,7 @@ void cfsr_rdma_conn_opened(struct cfsr_conn *conn)
     conn->state = CFSR_RDMA_OPEN;
     conn->connected_owed = true;
     cfsr_rdma_timer_stop(conn, &conn->timer);
+    cfsr_rdma_alive_start(conn);
     (void)ibv_modify_qp(conn->id->qp, &attributes, IBV_QP_MIN_RNR_TIMER);
     cfsr_rdma_name(rdma_get_peer_addr(conn->id), conn->remote, sizeof conn->remote);
     cfsr_counter_add(conn->dialled ? &group->counters.connects : &group->counters.accepts, 1);
@@ -245,11 +249,12 @@ void cfsr_rdma_conn_shut(struct cfsr_conn *conn, int reason)
     conn->connected_owed = false;
     cfsr_rdma_timer_stop(conn, &conn->timer);
     cfsr_rdma_timer_stop(conn, &conn->credit_timer);
+    cfsr_rdma_timer_stop(conn, &conn->alive_timer);
     cfsr_list_remove(&conn->dirty);
     conn->drained = !conn->has_queue_pair || conn->group->timers == NULL;
     if (conn->has_queue_pair) {
         (void)ibv_modify_qp(conn->id->qp, &error, IBV_QP_STATE);
-        if (connected)
+        if (connected && cfsr_rdma_may_say_goodbye(conn->id, conn->failure))
             (void)rdma_disconnect(conn->id);
         cfsr_rdma_send_marker(conn);
         cfsr_rdma_timer_start(conn, &conn->timer, FLUSH_WAIT_NS);
@@ -279,13 +284,15 @@ static void finish(struct cfsr_conn *conn)
 {
     struct cfsr_group *group = conn->group;
 
-    /* Frames go back to their owner only when no device can read them any more. */
+    /* Frames go back to their owner only when no device can read them any more, and what arrived
+     * may be held from here on because none can write there. */
     if (conn->has_queue_pair) {
         rdma_destroy_qp(conn->id);
         (void)cfsr_rdma_completions(group, UINT32_MAX);
         group->cq_reserved -= group->geometry.slots + group->send_depth;
         conn->has_queue_pair = false;
     }
+    cfsr_rdma_send_forget(conn); /* uses the ring, which on_closed() may keep or pass on */
     (void)cfsr_rdma_show_sent(conn, UINT32_MAX, true);
     cfsr_counter_add(&group->counters.closes, 1);
     if (conn->reason != 0)

@@ -2,6 +2,11 @@
  * rdma/manager.c - connection management: addresses, dialling, accepting, and the events of both.
  *
  * Thread:   the core of the group; names, addresses and refusals also the control thread.
+ * Ports:    no message of the connection manager is given to a port that is down. It would be lost,
+ *           and soft-RoCE does not get over it: its queue pair 1 stays in error and no connection
+ *           is made any more until the device is. So a dial is refused there, and the goodbye of a
+ *           connection waits for the port, and a moment where sending has failed (at
+ *           group_destroy() it does not).
  * Blocking: address and route are resolved by the connection manager in the background, each step
  *           within RESOLVE_MS. Making a queue pair is a call of the kernel of about a millisecond,
  *           at (re)dial only. Host names: as for TCP, at dial only.
@@ -10,6 +15,7 @@
 
 #include "base/assert.h"
 #include "base/bytes.h"
+#include "base/clock.h"
 #include "base/fail.h"
 
 #include <errno.h>
@@ -21,9 +27,10 @@
 #define RESOLVE_MS        2000
 #define ACCEPT_NS         (2000ull * 1000 * 1000)
 #define EVENTS_A_CALL     64
-#define RETRY_COUNT       7
+#define LEAVE_AGAIN_NS    (500ull * 1000 * 1000)
+#define RETRY_COUNT       6  /* soft-RoCE takes 7 for: for ever */
 #define RNR_RETRY_COUNT   6  /* 7 would mean for ever: a peer without posted slots is a fault */
-#define LOCAL_ACK_TIMEOUT 16 /* 4.096 us << 16: 0.27 s; 7 retries: a dead path within seconds */
+#define LOCAL_ACK_TIMEOUT 16 /* 4.096 us << 16: 0.27 s; 6 retries: a dead path within seconds */
 #define SLOT_BYTES_MIN    4096u
 #define SLOT_BYTES_MAX    (1024u * 1024)
 
@@ -119,6 +126,77 @@ static int refusal_of(const uint8_t *bytes, size_t len)
         return -ECONNREFUSED;
     number = cfsr_load_le32(bytes + 4);
     return number >= CFSR_E_FORMAT && number < 5000 ? -(int)number : -ECONNREFUSED;
+}
+
+/* ---- the end of an id ---- */
+
+static bool port_is_down(const struct rdma_cm_id *id)
+{
+    struct ibv_port_attr port;
+
+    return id->verbs != NULL && ibv_query_port(id->verbs, id->port_num, &port) == 0 &&
+           port.state != IBV_PORT_ACTIVE;
+}
+
+/* Where sending failed the port may be going down: the device says so a little later. */
+static bool is_of_the_path(int failure)
+{
+    return failure == -EIO || failure == -ETIMEDOUT || failure == -ENETDOWN;
+}
+
+bool cfsr_rdma_may_say_goodbye(const struct rdma_cm_id *id, int failure)
+{
+    return failure == -ENODEV || (!is_of_the_path(failure) && !port_is_down(id));
+}
+
+static void leave_again(struct cfsr_timer *timer, uint64_t now_ns)
+{
+    struct cfsr_group *group = CFSR_CONTAINER_OF(timer, struct cfsr_group, leaving_timer);
+    uint32_t count = group->leaving_count;
+
+    (void)now_ns;
+    group->leaving_count = 0;
+    for (uint32_t i = 0; i < count; i++)
+        cfsr_rdma_leave(group, group->leaving[i], 0);
+}
+
+void cfsr_rdma_leaving_init(struct cfsr_group *group)
+{
+    cfsr_timer_init(&group->leaving_timer, leave_again);
+}
+
+void cfsr_rdma_leave(struct cfsr_group *group, struct rdma_cm_id *id, int failure)
+{
+    if (group->timers == NULL || group->tearing_down ||
+        group->leaving_count == group->places_count || cfsr_rdma_may_say_goodbye(id, failure)) {
+        (void)rdma_destroy_id(id);
+        return;
+    }
+    id->context = NULL; /* its events are nobody's */
+    group->leaving[group->leaving_count++] = id;
+    if (!group->leaving_timer.is_armed)
+        cfsr_timer_add(group->timers, &group->leaving_timer,
+                       cfsr_clock_monotonic_ns() + LEAVE_AGAIN_NS);
+}
+
+void cfsr_rdma_leave_all(struct cfsr_group *group)
+{
+    if (group->timers != NULL)
+        cfsr_timer_cancel(group->timers, &group->leaving_timer);
+    while (group->leaving_count > 0)
+        (void)rdma_destroy_id(group->leaving[--group->leaving_count]);
+}
+
+/* The kernel waits for the end of every id of a device that goes. */
+static void left_device_gone(struct cfsr_group *group, const struct rdma_cm_id *id)
+{
+    for (uint32_t i = 0; i < group->leaving_count; i++) {
+        if (group->leaving[i] != id)
+            continue;
+        (void)rdma_destroy_id(group->leaving[i]);
+        group->leaving[i] = group->leaving[--group->leaving_count];
+        return;
+    }
 }
 
 /* ---- dial and accept ---- */
@@ -268,7 +346,9 @@ static void established(struct cfsr_conn *conn, const uint8_t *bytes, size_t len
 
 static void resolved(struct cfsr_conn *conn)
 {
-    if (rdma_resolve_route(conn->id, RESOLVE_MS) != 0)
+    if (port_is_down(conn->id))
+        cfsr_rdma_conn_fail(conn, -ENETDOWN);
+    else if (rdma_resolve_route(conn->id, RESOLVE_MS) != 0)
         cfsr_rdma_conn_fail(conn, -errno);
 }
 
@@ -311,7 +391,8 @@ unsigned cfsr_rdma_manager_events(struct cfsr_group *group)
     unsigned work = 0;
 
     while (work < EVENTS_A_CALL && rdma_get_cm_event(group->manager, &event) == 0) {
-        struct cfsr_conn *conn = event->id->context;
+        struct rdma_cm_id *id = event->id;
+        struct cfsr_conn *conn = id->context;
         enum rdma_cm_event_type type = event->event;
         int status = event->status;
         uint8_t bytes[CFSR_RDMA_GEOMETRY_BYTES] = {0};
@@ -322,7 +403,10 @@ unsigned cfsr_rdma_manager_events(struct cfsr_group *group)
             memcpy(bytes, event->param.conn.private_data, len);
         }
         (void)rdma_ack_cm_event(event); /* before anything can destroy its connection */
-        handle(conn, type, status, bytes, len);
+        if (conn != NULL)
+            handle(conn, type, status, bytes, len);
+        else if (type == RDMA_CM_EVENT_DEVICE_REMOVAL)
+            left_device_gone(group, id);
         work++;
     }
     return work;

@@ -13,6 +13,8 @@
  */
 #include "transport/rdma/rdma.h"
 
+#include "transport/turn.h"
+
 #include "base/assert.h"
 #include "base/bytes.h"
 #include "base/clock.h"
@@ -56,8 +58,18 @@ static struct cfsr_conn *conn_of(struct cfsr_group *group, uint64_t wr_id)
     return conn;
 }
 
-static int error_of(enum ibv_wc_status status)
+/*
+ * A receive of ours is posted as it should be, in memory of its own: it can fail only for what the
+ * peer sent, and that is a message larger than the slot. LOC_LEN_ERR is the name for it. Soft-RoCE
+ * has two others: its copy says EINVAL where its responder looks for ENOSPC and takes the request
+ * for malformed (LOC_QP_OP_ERR); where it does see the length it reports the answer it gives the
+ * peer (REM_INV_REQ_ERR).
+ */
+static int error_of(unsigned direction, enum ibv_wc_status status)
 {
+    if (direction == CFSR_RDMA_WR_RECEIVE &&
+        (status == IBV_WC_LOC_QP_OP_ERR || status == IBV_WC_REM_INV_REQ_ERR))
+        return -CFSR_E_BAD_FRAME;
     switch (status) {
     case IBV_WC_RETRY_EXC_ERR: return -ETIMEDOUT; /* the path or the peer is gone */
     case IBV_WC_RNR_RETRY_EXC_ERR: return -CFSR_E_BACKPRESSURE;
@@ -80,7 +92,7 @@ static void completion_failed(struct cfsr_conn *conn, unsigned direction, uint32
     if (conn->state == CFSR_RDMA_CLOSING)
         cfsr_rdma_conn_ready(conn); /* perhaps the last one it waits for */
     else
-        cfsr_rdma_conn_fail(conn, error_of(status));
+        cfsr_rdma_conn_fail(conn, error_of(direction, status));
 }
 
 /* The one place every completion passes. */
@@ -219,10 +231,12 @@ static int group_create(const struct cfsr_group_options *options, struct cfsr_gr
     apply(group, options, rdma);
     group->places_count = options->conns_max;
     group->places = calloc(options->conns_max, sizeof *group->places);
-    if (group->places == NULL) {
+    group->leaving = calloc(options->conns_max, sizeof *group->leaving);
+    if (group->places == NULL || group->leaving == NULL) {
         rc = cfsr_fail(-ENOMEM, "out of memory for a transport group");
-        goto free_group;
+        goto free_places;
     }
+    cfsr_rdma_leaving_init(group);
     rc = cfsr_pool_create(sizeof(struct cfsr_conn), options->conns_max, &group->conns);
     if (rc < 0)
         goto free_places;
@@ -237,8 +251,8 @@ close_device:
     cfsr_rdma_device_close(group);
     cfsr_pool_destroy(group->conns);
 free_places:
+    free(group->leaving);
     free(group->places);
-free_group:
     free(group);
     return rc;
 }
@@ -246,6 +260,8 @@ free_group:
 /* Silently ends what is still open: upcalls come from poll only, and there will be none. */
 static void tear_down(struct cfsr_group *group)
 {
+    group->tearing_down = true;
+    cfsr_rdma_leave_all(group);
     while (!cfsr_list_is_empty(&group->open)) {
         struct cfsr_conn *conn = CFSR_LIST_ENTRY(group->open.next, struct cfsr_conn, open);
         cfsr_rdma_conn_shut(conn, -CFSR_E_SHUTDOWN);
@@ -262,9 +278,12 @@ static void tear_down(struct cfsr_group *group)
 static void group_destroy(struct cfsr_group *group)
 {
     tear_down(group);
+    CFSR_ASSERT(group->rings_held ==
+                0); /* what is held is dropped first: its disk may still read */
     CFSR_ASSERT(group->bounce_free_count == CFSR_RDMA_BOUNCES && group->cq_reserved == 0);
     cfsr_rdma_device_close(group);
     cfsr_pool_destroy(group->conns);
+    free(group->leaving);
     free(group->places);
     free(group);
 }
@@ -283,9 +302,13 @@ static void take_completion_event(struct cfsr_group *group)
     group->notify_asked = false;
 }
 
+static unsigned run(struct cfsr_list *node, unsigned budget_left)
+{
+    return cfsr_rdma_conn_run(CFSR_LIST_ENTRY(node, struct cfsr_conn, ready), budget_left);
+}
+
 static unsigned group_poll(struct cfsr_group *group, unsigned budget)
 {
-    struct cfsr_list turn;
     unsigned work = 0;
 
     if (group->manager_ready) {
@@ -297,24 +320,7 @@ static unsigned group_poll(struct cfsr_group *group, unsigned budget)
         take_completion_event(group);
     if (group->conns_open > 0 && cfsr_rdma_completions(group, COMPLETIONS_A_POLL) > 0)
         group->found_work = true;
-    /* Each connection that is ready now gets one turn; what becomes ready meanwhile waits. */
-    cfsr_list_init(&turn);
-    if (!cfsr_list_is_empty(&group->ready)) {
-        cfsr_list_insert_before(&group->ready, &turn);
-        cfsr_list_remove(&group->ready);
-    }
-    while (work < budget) {
-        struct cfsr_list *node = cfsr_list_pop_front(&turn);
-        if (node == NULL)
-            break;
-        work += cfsr_rdma_conn_run(CFSR_LIST_ENTRY(node, struct cfsr_conn, ready), budget - work);
-    }
-    while (!cfsr_list_is_empty(&turn)) { /* the budget ended: first in the next turn */
-        struct cfsr_list *node = turn.prev;
-        cfsr_list_remove(node);
-        cfsr_list_push_front(&group->ready, node);
-    }
-    return work;
+    return cfsr_turn(&group->ready, work, budget, run);
 }
 
 static void group_flush(struct cfsr_group *group)
@@ -387,7 +393,7 @@ const struct cfsr_transport cfsr_transport_rdma = {
     .name = "rdma",
     .api_version = CFSR_TRANSPORT_API_VERSION,
     .table_bytes = sizeof(struct cfsr_transport),
-    .caps = CFSR_TRANSPORT_MESSAGES | CFSR_TRANSPORT_REGISTERED,
+    .caps = CFSR_TRANSPORT_MESSAGES | CFSR_TRANSPORT_REGISTERED | CFSR_TRANSPORT_SLOTS,
     .group_create = group_create,
     .group_destroy = group_destroy,
     .poll = group_poll,
@@ -410,6 +416,8 @@ const struct cfsr_transport cfsr_transport_rdma = {
     .flush = group_flush,
     .recv_release = cfsr_rdma_recv_release,
     .recv_resume = cfsr_rdma_recv_resume,
+    .recv_hold = cfsr_rdma_recv_hold,
+    .recv_drop = cfsr_rdma_recv_drop,
     .conn_info = cfsr_rdma_conn_info,
     .stats = group_stats,
     .inject = cfsr_rdma_inject,

@@ -8,6 +8,7 @@
  *   send.c        frames into work requests, completions of sends
  *   receive.c     posted slots, messages into frames, upcalls with data
  *   credits.c     who may send how much
+ *   alive.c       whether the other end is still there
  *   listener.c    the control thread's side
  *
  * One reliable queue pair a connection. The receive ring of a connection is mapped twice in a row
@@ -92,9 +93,15 @@ struct cfsr_incoming {
     struct cfsr_rdma_geometry geometry;
 };
 
+/* What recv_hold() hands out: a place in a ring, so that holding cannot fail. */
+struct cfsr_recv_hold {
+    bool is_held;
+};
+
 /* What a connection needs besides its own structure; made at start. */
 struct cfsr_rdma_ring {
     struct cfsr_list link; /* in group->rings_free */
+    struct cfsr_recv_hold hold;
     struct cfsr_mirror mirror;
     struct ibv_mr *mr;
     struct cfsr_rdma_sent *queue;      /* send_depth entries */
@@ -124,6 +131,7 @@ struct cfsr_group {
     struct cfsr_list rings_free;
     struct cfsr_rdma_ring *rings;
     uint32_t rings_count;
+    uint32_t rings_held; /* of them: by recv_hold() */
     uint32_t recv_ring_bytes;
     uint32_t frame_max_bytes;
     struct cfsr_rdma_geometry geometry;
@@ -149,6 +157,9 @@ struct cfsr_group {
     bool manager_watched, manager_ready;
     bool completion_watched, completion_ready, notify_asked;
     bool tearing_down;
+    struct rdma_cm_id **leaving; /* of connections that are gone: end when their port is up again */
+    uint32_t leaving_count;      /* at most places_count */
+    struct cfsr_timer leaving_timer;
 
     /* Adaptive polling before sleep. */
     uint64_t poll_max_ns, poll_ns;
@@ -197,11 +208,14 @@ struct cfsr_conn {
     uint32_t generation;
     enum cfsr_rdma_state state;
     struct rdma_cm_id *id;
-    struct cfsr_rdma_ring *ring;
+    struct cfsr_rdma_ring *ring; /* NULL: recv_hold() took it */
     int failure; /* noted by a completion or event; poll acts on it after showing what arrived */
     int reason;  /* for on_closed */
     struct cfsr_timer timer;        /* dial, accept, linger or drain deadline */
     struct cfsr_timer credit_timer; /* frames wait for credits */
+    struct cfsr_timer alive_timer;
+    uint64_t looked_head, looked_slot; /* where sending and receiving were at its last look */
+    uint32_t stuck_looks;
     bool has_queue_pair;
     bool connected_owed;
     bool drained; /* nothing more is waited for */
@@ -282,6 +296,12 @@ void cfsr_rdma_geometry_store(const struct cfsr_rdma_geometry *geometry, void *b
 /* -CFSR_E_FORMAT, -CFSR_E_VERSION */
 int cfsr_rdma_geometry_load(const void *bytes, struct cfsr_rdma_geometry *geometry_out);
 void cfsr_rdma_refuse(struct rdma_cm_id *id, int error);
+/* Whether the peer may be told now that the connection ended so (0 or -errno). */
+bool cfsr_rdma_may_say_goodbye(const struct rdma_cm_id *id, int failure);
+/* Ends an id whose queue pair is gone, now or when the peer may be told. */
+void cfsr_rdma_leave(struct cfsr_group *group, struct rdma_cm_id *id, int failure);
+void cfsr_rdma_leaving_init(struct cfsr_group *group);
+void cfsr_rdma_leave_all(struct cfsr_group *group);
 int cfsr_rdma_connect(struct cfsr_group *group, const char *endpoint,
                       const struct cfsr_preamble *preamble, uint64_t timeout_ns,
                       const struct cfsr_conn_events *events, void *user,
@@ -311,6 +331,14 @@ void cfsr_rdma_send_flushed(struct cfsr_conn *conn, uint32_t sequence);
 /* The same for all that will not complete. */
 void cfsr_rdma_send_forget(struct cfsr_conn *conn);
 
+/* An empty RDMA write: the peer's device answers, nothing else. Negative errno. */
+int cfsr_rdma_send_empty_write(struct cfsr_conn *conn);
+
+/* alive.c */
+void cfsr_rdma_alive_init(struct cfsr_conn *conn);
+/* From the time it is open until conn_shut() stops alive_timer. */
+void cfsr_rdma_alive_start(struct cfsr_conn *conn);
+
 /* receive.c */
 /* All slots, before the connection is made. */
 int cfsr_rdma_receive_start(struct cfsr_conn *conn);
@@ -321,6 +349,8 @@ unsigned cfsr_rdma_show(struct cfsr_conn *conn, unsigned budget);
 size_t cfsr_rdma_untaken(const struct cfsr_conn *conn);
 void cfsr_rdma_recv_release(struct cfsr_conn *conn, size_t len_bytes);
 void cfsr_rdma_recv_resume(struct cfsr_conn *conn);
+struct cfsr_recv_hold *cfsr_rdma_recv_hold(struct cfsr_conn *conn);
+void cfsr_rdma_recv_drop(struct cfsr_group *group, struct cfsr_recv_hold *hold);
 
 /* rdma.c */
 enum {

@@ -5,7 +5,8 @@
  * Invariants: slots are posted, used, shown and given back in the order of the ring, so a frame of
  *             several messages is contiguous (over the end of the ring by the second mapping). A
  *             slot that was shown is posted again only after its frame was released: nothing the
- *             peer does changes bytes that were verified.
+ *             peer does changes bytes that were verified. So a shown slot may be written to disk
+ *             from where it is, also after the connection ended (recv_hold()).
  *             Messages are input of the peer: their sizes and kinds are checked, never asserted.
  * Rejected:   a shared receive queue (slots of all connections in one order: no contiguous frames,
  *             and one peer's messages use up the others' credits).
@@ -16,6 +17,8 @@
 #include "base/bytes.h"
 
 #include <errno.h>
+
+_Static_assert(CFSR_SLOT_ALIGN % CFSR_SPAN_ALIGN == 0, "slots begin and end on a disk block");
 
 static uint32_t slots_held(const struct cfsr_conn *conn)
 {
@@ -189,6 +192,17 @@ static struct cfsr_rdma_arrived *next_frame(struct cfsr_conn *conn)
     return NULL;
 }
 
+/* Where a frame lies: on a disk block, in slots that no posted receive names. */
+static uint8_t *span_of(const struct cfsr_conn *conn, const struct cfsr_rdma_arrived *arrived)
+{
+    uint8_t *span = slot_at(conn, arrived->first_slot);
+
+    CFSR_ASSERT((uintptr_t)span % CFSR_SPAN_ALIGN == 0);
+    CFSR_ASSERT(arrived->first_slot + arrived->slots <= conn->next_slot);
+    CFSR_ASSERT(conn->credits.posted <= arrived->first_slot + conn->credits.slots);
+    return span;
+}
+
 /* After close what arrives is given back unseen, so that credits flow. */
 static void forget_all(struct cfsr_conn *conn)
 {
@@ -218,8 +232,7 @@ unsigned cfsr_rdma_show(struct cfsr_conn *conn, unsigned budget)
             break;
         conn->show = false; /* recv_resume() from inside the upcall sets it again */
         conn->showing = true;
-        taken = conn->events->on_data(conn->user, conn, slot_at(conn, arrived->first_slot),
-                                      arrived->len_bytes);
+        taken = conn->events->on_data(conn->user, conn, span_of(conn, arrived), arrived->len_bytes);
         conn->showing = false;
         work++;
         CFSR_ASSERT(taken == 0 || taken == arrived->len_bytes);
@@ -262,4 +275,33 @@ void cfsr_rdma_recv_resume(struct cfsr_conn *conn)
     conn->fault_stall = false;
     conn->show = true;
     cfsr_rdma_conn_ready(conn);
+}
+
+/*
+ * The queue pair is gone, so the ring is memory like any other, still registered. It comes with all
+ * that is not released, and with nothing else: neither the structure nor the place of the
+ * connection.
+ */
+struct cfsr_recv_hold *cfsr_rdma_recv_hold(struct cfsr_conn *conn)
+{
+    struct cfsr_rdma_ring *ring = conn->ring;
+
+    CFSR_ASSERT(conn->state == CFSR_RDMA_CLOSING && !conn->has_queue_pair);
+    CFSR_ASSERT(ring != NULL && !ring->hold.is_held); /* once a connection */
+    conn->ring = NULL;
+    conn->queue = NULL;
+    conn->arrived = NULL;
+    ring->hold.is_held = true;
+    conn->group->rings_held++;
+    return &ring->hold;
+}
+
+void cfsr_rdma_recv_drop(struct cfsr_group *group, struct cfsr_recv_hold *hold)
+{
+    struct cfsr_rdma_ring *ring = CFSR_CONTAINER_OF(hold, struct cfsr_rdma_ring, hold);
+
+    CFSR_ASSERT(ring->hold.is_held && group->rings_held > 0);
+    ring->hold.is_held = false;
+    group->rings_held--;
+    cfsr_list_push_front(&group->rings_free, &ring->link);
 }

@@ -379,6 +379,25 @@ void cfsr_rdma_send_marker(struct cfsr_conn *conn)
         conn->queue_tail++;
 }
 
+int cfsr_rdma_send_empty_write(struct cfsr_conn *conn)
+{
+    struct ibv_send_wr *bad;
+    struct ibv_send_wr request = {
+        .wr_id = cfsr_rdma_wr_id(conn, CFSR_RDMA_WR_SEND, (uint32_t)conn->queue_tail),
+        .opcode = IBV_WR_RDMA_WRITE,
+        .send_flags = IBV_SEND_SIGNALED,
+    };
+    int error;
+
+    CFSR_ASSERT(conn->queue_head == conn->queue_tail); /* only an idle connection needs it */
+    conn->queue[conn->queue_tail % conn->group->send_depth] = (struct cfsr_rdma_sent){
+        .kind = CFSR_RDMA_KINDS};
+    error = ibv_post_send(conn->id->qp, &request, &bad);
+    if (error == 0)
+        conn->queue_tail++;
+    return -error;
+}
+
 void cfsr_rdma_send_flushed(struct cfsr_conn *conn, uint32_t sequence)
 {
     uint32_t count = sequence + 1 - (uint32_t)conn->queue_head;

@@ -5,6 +5,7 @@
  *   network.c   the network: time, links, chunks on their way, faults
  *   control.c   what the simulator does to the network (control.h)
  *   listener.c  listeners and connections not yet accepted
+ *   messages.c  a second table: the same connections, a frame a span
  *
  * A link is one connection: two pipes, one a direction. What travels in a pipe is a list of items
  * in order, each with the time it is due: chunks of bytes, and the signs of life and death around

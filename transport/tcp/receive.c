@@ -81,7 +81,7 @@ unsigned cfsr_tcp_show(struct cfsr_conn *conn, unsigned budget)
     while (conn->show && !conn->fault_stall && conn->state == CFSR_TCP_OPEN) {
         size_t len;
         size_t taken;
-        const uint8_t *span = cfsr_receive_span(&conn->receive, &len);
+        uint8_t *span = cfsr_receive_span(&conn->receive, &len);
         if (len == 0) {
             conn->show = false;
             break;

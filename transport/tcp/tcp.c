@@ -9,6 +9,8 @@
  */
 #include "transport/tcp/tcp.h"
 
+#include "transport/turn.h"
+
 #include "base/assert.h"
 #include "base/bytes.h"
 #include "base/fail.h"
@@ -133,31 +135,16 @@ static void group_destroy(struct cfsr_group *group)
     free(group);
 }
 
+static unsigned run(struct cfsr_list *node, unsigned budget_left)
+{
+    return cfsr_tcp_conn_run(CFSR_LIST_ENTRY(node, struct cfsr_conn, ready), budget_left);
+}
+
 static unsigned group_poll(struct cfsr_group *group, unsigned budget)
 {
-    struct cfsr_list turn;
-    unsigned work = 0;
-
     group->polls++;
     cfsr_tcp_receive_rings_reclaim(group);
-    /* Each connection that is ready now gets one turn; what becomes ready meanwhile waits. */
-    cfsr_list_init(&turn);
-    if (!cfsr_list_is_empty(&group->ready)) {
-        cfsr_list_insert_before(&group->ready, &turn);
-        cfsr_list_remove(&group->ready);
-    }
-    while (work < budget) {
-        struct cfsr_list *node = cfsr_list_pop_front(&turn);
-        if (node == NULL)
-            break;
-        work += cfsr_tcp_conn_run(CFSR_LIST_ENTRY(node, struct cfsr_conn, ready), budget - work);
-    }
-    while (!cfsr_list_is_empty(&turn)) { /* the budget ended: first in the next turn */
-        struct cfsr_list *node = turn.prev;
-        cfsr_list_remove(node);
-        cfsr_list_push_front(&group->ready, node);
-    }
-    return work;
+    return cfsr_turn(&group->ready, 0, budget, run);
 }
 
 static void group_flush(struct cfsr_group *group)
