@@ -46,6 +46,9 @@
  * Multiple of 4 KiB. */
 #define CFSR_INBOX_SLOT_BYTES ((1u << 20) + (72u << 10))
 #define CFSR_INBOX_WRITES_MAX 8 /* slots of one lane in flight or filling */
+/* Of these, kept from records that are written in place: when the disk is behind, what comes is
+ * gathered into large writes instead. */
+#define CFSR_INBOX_WRITES_GATHERED 2
 /* Files of one lane: one for each write in flight at most, the current one, the next one, and some
  * waiting to be closed. */
 #define CFSR_INBOX_FILES_MAX   (CFSR_INBOX_WRITES_MAX + 4)
@@ -130,14 +133,16 @@ int cfsr_inbox_open_segment(struct cfsr_fs *fs, const struct cfsr_site *site, ui
                             uint64_t sequence, bool direct, struct cfsr_file **file_out,
                             bool *direct_out);
 
-/* One write block on its way. The buffer is a slot of the core's slab. */
+/* One write block on its way. The buffer is a slot of the core's slab, or where a batch was
+ * received. */
 struct cfsr_inbox_write {
     struct cfsr_file *file;
     void *buf;
     uint32_t len_bytes;    /* multiple of 4 KiB */
     uint64_t offset_bytes; /* in the file */
-    uint32_t slot;         /* the caller's name of the slot, from cfsr_inbox_lane_give_slot() */
-    uint16_t index;        /* of this write in the lane, for cfsr_inbox_lane_written() */
+    uint32_t slot; /* the caller's name of the slot, from cfsr_inbox_lane_give_slot(), or of his own
+                      memory, from cfsr_inbox_lane_put_in_place() */
+    uint16_t index; /* of this write in the lane, for cfsr_inbox_lane_written() */
 };
 
 struct cfsr_inbox_lane;
@@ -167,8 +172,8 @@ void cfsr_inbox_lane_fallback(const struct cfsr_inbox_lane *lane,
                               struct cfsr_inbox_state *state_out);
 /* The same object made anew; its files and slots were taken before. */
 void cfsr_inbox_lane_restart(struct cfsr_inbox_lane *lane, const struct cfsr_inbox_state *state);
-/* Of a failed lane without a write in flight: the slots it still holds, one a call. False when
- * there are no more. */
+/* Of a failed lane without a write in flight: the slots it still holds, one a call, those put in
+ * place included. False when there are no more. */
 bool cfsr_inbox_lane_take_slot(struct cfsr_inbox_lane *lane, uint32_t *slot_out);
 /*
  * Holds the fallback against what recovery read from the disk: an origin whose durable records are
@@ -205,6 +210,24 @@ void cfsr_inbox_lane_put(struct cfsr_inbox_lane *lane, const struct cfsr_batch_h
                          const struct cfsr_record_stamp *last, uint32_t entries, uint64_t now_us,
                          uint64_t now_ns);
 /*
+ * Room for one more record that is written from where it is, as a block of its own: 0 yes, and
+ * nothing is filling any more; -ENOBUFS: give a slot, for what has to stand before it; -ENOSPC as
+ * room(); -EAGAIN: no write is free for it now. Whoever does not get room asks room() and puts a
+ * copy: the two ways may follow each other in any order.
+ */
+int cfsr_inbox_lane_room_in_place(struct cfsr_inbox_lane *lane, uint32_t frame_bytes);
+/*
+ * put() without a copy. record: 4 KiB-aligned memory of the caller, with 64 bytes that the local
+ * header overwrites, the frame behind them, and room up to the next 4 KiB boundary, which is filled
+ * with zeros. It stays the lane's until written() or take_slot() gives back its name (slot, which
+ * is not that of any other memory). Room in place must have been confirmed by the last call.
+ */
+void cfsr_inbox_lane_put_in_place(struct cfsr_inbox_lane *lane,
+                                  const struct cfsr_batch_header *header, void *record,
+                                  uint32_t slot, uint32_t frame_bytes,
+                                  const struct cfsr_record_stamp *last, uint32_t entries,
+                                  uint64_t now_us, uint64_t now_ns);
+/*
  * The next block to write, when due: ack_now (the sender has nothing more gathered), sync_bytes
  * gathered, the delay over, or the slot full. False: nothing to write now. The write stays the
  * lane's until written().
@@ -215,10 +238,10 @@ uint64_t cfsr_inbox_lane_deadline_ns(
     const struct cfsr_inbox_lane *lane); /* UINT64_MAX if nothing waits */
 /*
  * Result of a write (0 or -errno). Completions may come in any order; durable cursors advance in
- * prefix order. Returns the slot (through *slot_out) for reuse. A failed write fails the lane for
- * good: -CFSR_E_FAILED from then on, nothing more is acked; the owner restarts it from
- * cfsr_inbox_lane_fallback(). Never retried: a page that could not be written may be called clean
- * afterwards.
+ * prefix order. Returns the slot (through *slot_out) for reuse, or the name of memory put in place;
+ * of a failed write too. A failed write fails the lane for good: -CFSR_E_FAILED from then on,
+ * nothing more is acked; the owner restarts it from cfsr_inbox_lane_fallback(). Never retried: a
+ * page that could not be written may be called clean afterwards.
  */
 int cfsr_inbox_lane_written(struct cfsr_inbox_lane *lane, const struct cfsr_inbox_write *write,
                             int result, uint32_t *slot_out);

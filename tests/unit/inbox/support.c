@@ -139,6 +139,14 @@ void test_batch_free(struct test_batch *batch)
     free(batch->frame);
 }
 
+#ifndef TEST_IN_PLACE_PERCENT
+#define TEST_IN_PLACE_PERCENT 0
+#endif
+unsigned test_in_place_percent = TEST_IN_PLACE_PERCENT;
+
+/* Names of memory that batches were put from; slots are below. */
+#define LENT_FROM 100u
+
 static void give_segments(struct test_writer *writer)
 {
     uint64_t sequence;
@@ -163,6 +171,7 @@ void test_writer_start(struct test_writer *writer, struct cfsr_fs *fs, const str
     writer->fs = fs;
     writer->site = site;
     writer->lane_number = lane;
+    writer->in_place_percent = test_in_place_percent;
     writer->state = calloc(1, sizeof *writer->state);
     cr_assert_eq(cfsr_inbox_recover_lane(fs, site, lane, false, writer->state), 0, "%s",
                  cfsr_error_message());
@@ -187,6 +196,8 @@ void test_writer_stop(struct test_writer *writer, bool close_files)
     cfsr_inbox_lane_destroy(writer->lane);
     for (i = 0; i <= CFSR_INBOX_WRITES_MAX; i++)
         free(writer->buf[i]);
+    for (i = 0; i < CFSR_INBOX_WRITES_MAX; i++)
+        free(writer->lent[i]);
     free(writer->state);
 }
 
@@ -199,7 +210,12 @@ int test_writer_complete(struct test_writer *writer, uint32_t i)
     result = cfsr_file_pwrite(write.file, write.buf, write.len_bytes, write.offset_bytes, true);
     writer->flight[i] = writer->flight[--writer->flights];
     rc = cfsr_inbox_lane_written(writer->lane, &write, result < 0 ? result : 0, &slot);
-    writer->slot[writer->free_slots++] = slot;
+    if (slot >= LENT_FROM) {
+        free(writer->lent[slot - LENT_FROM]);
+        writer->lent[slot - LENT_FROM] = NULL;
+    } else {
+        writer->slot[writer->free_slots++] = slot;
+    }
     return rc;
 }
 
@@ -249,10 +265,41 @@ void test_writer_cursors(struct test_writer *writer)
     test_writer_drain(writer);
 }
 
+/* As received into a slot: garbage where the link header was, and behind the frame. */
+static bool put_in_place(struct test_writer *writer, const struct test_batch *batch)
+{
+    size_t bytes = cfsr_align_up(CFSR_INBOX_LOCAL_HEADER_BYTES + batch->frame_bytes,
+                                 CFSR_INBOX_BLOCK_BYTES);
+    uint32_t name = 0;
+    uint8_t *record;
+    int rc;
+
+    while ((rc = cfsr_inbox_lane_room_in_place(writer->lane, batch->frame_bytes)) == -ENOSPC ||
+           rc == -ENOBUFS)
+        supply(writer, rc);
+    if (rc == -EAGAIN)
+        return false;
+    cr_assert_eq(rc, 0);
+    while (writer->lent[name] != NULL)
+        name++;
+    cr_assert_lt(name, (uint32_t)CFSR_INBOX_WRITES_MAX);
+    record = writer->lent[name] = aligned_alloc(CFSR_INBOX_BLOCK_BYTES, bytes);
+    memset(record, 0xee, bytes);
+    memcpy(record + CFSR_INBOX_LOCAL_HEADER_BYTES, batch->frame, batch->frame_bytes);
+    cfsr_inbox_lane_put_in_place(writer->lane, &batch->header, record, LENT_FROM + name,
+                                 batch->frame_bytes, &batch->last, batch->entries,
+                                 1000 + writer->now_ns / 1000, writer->now_ns);
+    return true;
+}
+
 void test_writer_put(struct test_writer *writer, const struct test_batch *batch)
 {
     cr_assert_geq(
         cfsr_inbox_lane_origin(writer->lane, batch->header.site_id, &batch->header.journal), 0);
+    if (writer->in_place_percent > 0 &&
+        test_random_below(&writer->way, 100) < writer->in_place_percent &&
+        put_in_place(writer, batch))
+        return;
     make_room(writer, batch->frame_bytes);
     cfsr_inbox_lane_put(writer->lane, &batch->header, batch->frame, batch->frame_bytes,
                         &batch->last, batch->entries, 1000 + writer->now_ns / 1000, writer->now_ns);

@@ -58,12 +58,17 @@ struct test_writer {
     uint8_t *buf[CFSR_INBOX_WRITES_MAX + 1];
     uint32_t flights;
     struct cfsr_inbox_write flight[CFSR_INBOX_WRITES_MAX];
+    uint8_t *lent[CFSR_INBOX_WRITES_MAX]; /* memory of batches that were put in place */
+    struct test_random way;               /* how the next batch is put */
+    unsigned in_place_percent;            /* of the batches that there is room for in place */
 };
 void test_writer_start(struct test_writer *writer, struct cfsr_fs *fs, const struct cfsr_site *site,
                        uint32_t lane);
 /* After a crash of the simulated disk the files are gone: close_files false. */
 void test_writer_stop(struct test_writer *writer, bool close_files);
-/* Puts one batch; completes writes as needed. */
+/* What writers begin with: tests are built a second time with another one. */
+extern unsigned test_in_place_percent;
+/* Puts one batch, copied or in place; completes writes as needed. */
 void test_writer_put(struct test_writer *writer, const struct test_batch *batch);
 /* The same for a REPAIR record. */
 void test_writer_repair(struct test_writer *writer, const struct cfsr_inbox_gap *gap, uint32_t part,
