@@ -182,9 +182,9 @@ static int run_reading(struct stage_set *set)
 /* A stage that fails is said in its place; the others still count. */
 static int run_groups(struct stage_set *set)
 {
-    int (*const groups[])(struct stage_set *) = {run_reading,       stage_run_codecs,
-                                                 stage_run_signing, stage_run_batches,
-                                                 stage_run_socket,  stage_run_files};
+    int (*const groups[])(struct stage_set *) = {
+        run_reading,       stage_run_codecs, stage_run_signing, stage_run_sealing,
+        stage_run_batches, stage_run_socket, stage_run_files};
     int first_rc = 0;
 
     for (unsigned i = 0; i < CFSR_ARRAY_LEN(groups); i++) {

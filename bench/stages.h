@@ -44,6 +44,7 @@ int stage_measure(struct stage_set *set, const char *name, stage_work work, void
 /* Groups of stages; each reports its rows. */
 int stage_run_codecs(struct stage_set *set);  /* leaves the LZ4 form in stored */
 int stage_run_signing(struct stage_set *set); /* needs it */
+int stage_run_sealing(struct stage_set *set);
 int stage_run_batches(struct stage_set *set);
 int stage_run_socket(struct stage_set *set);
 int stage_run_files(struct stage_set *set);

@@ -58,7 +58,8 @@ extern "C" {
     X(USAGE, 4040, "wrong usage")                                                   \
     X(NO_IO_URING, 4041, "io_uring is not available")                               \
     X(BACKPRESSURE, 4042, "receiver is not accepting data")                         \
-    X(MOVED, 4043, "a position moved during the handshake; dial again")
+    X(MOVED, 4043, "a position moved during the handshake; dial again")             \
+    X(SEAL_REQUIRED, 4044, "one of the two sites requires sealed bodies, the other does not")
 
 enum cfsr_error {
 #define X(name, number, text) CFSR_E_##name = number,

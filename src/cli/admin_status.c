@@ -51,16 +51,44 @@ static const char *seconds_of(const json_t *object, const char *key, char *text,
     return text;
 }
 
+/* "rdma", or "tcp (no device)": which transport carries the link, and why not RDMA. */
+static const char *transport_of(const json_t *link, char *text, size_t len)
+{
+    static const struct {
+        const char *name, *words;
+    } known[] = {
+        {"enodev", "no device"},       {"enotsup", "not built"},     {"eopnotsupp", "not built"},
+        {"enetdown", "no port"},       {"ehostunreach", "no route"}, {"enetunreach", "no route"},
+        {"econnrefused", "refused"},   {"etimedout", "timed out"},   {"timeout", "timed out"},
+        {"backpressure", "no credit"},
+    };
+    const char *reason = text_of(link, "transport_reason");
+
+    if (strcmp(reason, "-") == 0) {
+        snprintf(text, len, "%s", text_of(link, "transport"));
+        return text;
+    }
+    for (size_t i = 0; i < sizeof known / sizeof known[0]; i++) {
+        if (strcmp(reason, known[i].name) == 0) {
+            reason = known[i].words;
+            break;
+        }
+    }
+    snprintf(text, len, "%s (%s)", text_of(link, "transport"), reason);
+    return text;
+}
+
 static void print_link(const json_t *link, FILE *out)
 {
-    char peer[96], entries[24], bytes[32], lag[24], rtt[24];
+    char peer[96], transport[64], entries[24], bytes[32], lag[24], rtt[24];
     const char *reason = text_of(link, "reason");
     const char *detail = text_of(link, "detail");
 
     snprintf(peer, sizeof peer, "%s (%" JSON_INTEGER_FORMAT ")", text_of(link, "name"),
              json_integer_value(json_object_get(link, "peer")));
-    fprintf(out, "%-20s %-10s %-8s %12s %11s %9s %8s", peer, text_of(link, "state"),
-            text_of(link, "ack_mode"), number_of(link, "lag_entries", entries, sizeof entries),
+    fprintf(out, "%-20s %-10s %-15s %-8s %12s %11s %9s %8s", peer, text_of(link, "state"),
+            transport_of(link, transport, sizeof transport), text_of(link, "ack_mode"),
+            number_of(link, "lag_entries", entries, sizeof entries),
             bytes_of(link, "lag_bytes", bytes, sizeof bytes),
             seconds_of(link, "lag_seconds", lag, sizeof lag),
             number_of(link, "rtt_us", rtt, sizeof rtt));
@@ -101,8 +129,8 @@ void cfsr_admin_print_status(const json_t *status, FILE *out)
         fputs("no peers are configured\n", out);
         return;
     }
-    fprintf(out, "\n%-20s %-10s %-8s %12s %11s %9s %8s  %s\n", "SENDING TO", "STATE", "ACK",
-            "LAG ENTRIES", "LAG BYTES", "LAG TIME", "RTT us", "REASON");
+    fprintf(out, "\n%-20s %-10s %-15s %-8s %12s %11s %9s %8s  %s\n", "SENDING TO", "STATE",
+            "TRANSPORT", "ACK", "LAG ENTRIES", "LAG BYTES", "LAG TIME", "RTT us", "REASON");
     json_array_foreach(links, index, element) print_link(element, out);
     fprintf(out, "\n%-20s %-10s %21s\n", "RECEIVING FROM", "STATE", "LAG ENTRIES");
     json_array_foreach(incoming, index, element) print_incoming(element, out);

@@ -30,9 +30,13 @@
 
 /* One busy connection's receive ring: two maximal frames and room to read on; a power of two. */
 #define RECEIVE_RING_BYTES (4u << 20)
-/* Busy receivers at once, per core. */
-#define RECEIVE_RINGS     4u
+/* Busy receivers at once, per core: TCP. */
+#define RECEIVE_RINGS 4u
+/* RDMA: every connection has one; so many for those that have proven nothing yet. */
+#define RDMA_RINGS_SPARE  4u
 #define SEND_GATHER_BYTES (256u << 10)
+/* Connections of one core that have not proven anything yet, whoever they are. */
+#define STRANGERS_MAX 64u
 /* While a peer sends in bulk a core wakes for this many completions, or after this long: about one
  * turn a MiB at 1 GB/s. */
 #define BULK_WAIT_COUNT 16u
@@ -51,7 +55,8 @@ struct core {
     int result;
     char message[1024];
     struct cfsr_reactor *reactor;
-    struct cfsr_group *group;
+    struct cfsr_node_path path[CFSR_PATHS];
+    uint32_t rdma_rings;
     struct cfsr_node_core *node;
     struct cfsr_fs *fs;
     uint8_t *memory;
@@ -210,6 +215,7 @@ static void fill_options(const struct core *core, struct cfsr_node_options *opti
         .batch_entries = config->batch_size,
         .batch_timeout_ns = config->batch_timeout_ms * 1000000,
         .window_bytes = config->window_bytes,
+        .rdma = config->rdma,
         .heartbeat_ns = config->heartbeat_interval_ms * 1000000,
         .hello_timeout_ns = config->dial_timeout_ms * 1000000,
         .progress_timeout_ns = config->peer_timeout_ms * 1000000,
@@ -224,14 +230,11 @@ static void fill_options(const struct core *core, struct cfsr_node_options *opti
         .journal_direct = config->journal_io == CFSR_IO_DIRECT,
         .inbox_direct = config->inbox_io == CFSR_IO_DIRECT,
         .ack_written = config->ack == CFSR_ACK_WRITTEN,
+        .seal = config->seal,
         .read_buffers = config->read_buffers,
         .batch_slots = config->batch_slots,
         .inbox_slots = config->inbox_slots,
-        /*
-         * A peer may have as many cores as lanes, and a reconnect can overlap its predecessor; the
-         * rest is for connections that have not proven anything yet, whoever they are.
-         */
-        .conns_max = config->peer_count * 2 + 64,
+        .strangers_max = STRANGERS_MAX,
     };
     memcpy(options->session_id, cores->session_id, sizeof options->session_id);
 }
@@ -263,24 +266,87 @@ static int core_create_reactor(struct core *core, const struct cfsr_node_options
     return 0;
 }
 
-static int core_create_node(struct core *core, const struct cfsr_node_options *options)
+/* Connections of RDMA that can be at once: to and from every core of every peer that shares a lane
+ * with this one, and a reconnect of each direction that overlaps its predecessor. */
+static uint32_t rdma_rings(const struct cfsr_node_options *options)
+{
+    uint32_t owned = (options->site->lanes + options->cores - 1) / options->cores, peers = 0;
+
+    for (uint32_t i = 0; i < options->peer_count; i++)
+        peers += options->peers[i].endpoint[CFSR_PATH_RDMA][0] != '\0';
+    /* Who dials by RDMA need not be dialled so. */
+    return (peers > 0 ? peers : 1) * 2 * (owned + 1) + RDMA_RINGS_SPARE;
+}
+
+/* The second group. What the device touches is registered once: the slab here, rings by the group.
+ */
+static int core_create_rdma(struct core *core, const struct cfsr_node_options *options,
+                            struct cfsr_group_options group)
+{
+    const struct cfsr_serve_config *config = core->cores->options.config;
+    const struct cfsr_transport *rdma = core->cores->options.rdma;
+    struct cfsr_node_path *path = &core->path[CFSR_PATH_RDMA];
+    const struct cfsr_rdma_options rdma_options = {
+        .device = config->rdma_device,
+        .gid_index = config->rdma_gid,
+        .depth = config->rdma_depth,
+        .poll_us = config->rdma_poll_us,
+    };
+
+    if (rdma == NULL) {
+        path->unusable = core->cores->options.rdma_unusable;
+        return 0;
+    }
+    group.recv_rings_max = rdma_rings(options);
+    group.rdma = &rdma_options;
+    int rc = rdma->group_create(&group, &path->group);
+    if (rc == 0) {
+        rc = rdma->memory_register(path->group, core->memory, core->memory_bytes);
+        if (rc < 0)
+            rdma->group_destroy(path->group);
+    }
+    if (rc == 0) {
+        CFSR_ASSERT(rdma->event_fd(path->group) < 0); /* what wakes it is on the core's ring */
+        path->transport = rdma;
+        core->rdma_rings = group.recv_rings_max;
+        return 0;
+    }
+    if (config->rdma == CFSR_RDMA_REQUIRE)
+        return rc;
+    path->unusable = rc;
+    cfsr_log(CFSR_LOG_WARN, "rdma_unusable", CFSR_U("core", core->index),
+             CFSR_S("reason", cfsr_error_name(rc)), CFSR_S("detail", cfsr_error_message()),
+             CFSR_S("meaning", "this core's links use TCP"));
+    return 0;
+}
+
+static int core_create_groups(struct core *core, const struct cfsr_node_options *options)
 {
     struct cfsr_group_options group = {
         .opts_size = sizeof group,
         .ring = cfsr_reactor_ring(core->reactor),
         .timers = cfsr_reactor_timers(core->reactor),
-        .conns_max = options->conns_max + options->peer_count * (options->site->lanes + 1),
+        .conns_max = cfsr_node_accepts_max(options) + cfsr_node_dials_max(options),
         .frame_max_bytes = CFSR_FRAME_MAX_BYTES,
         .recv_ring_bytes = RECEIVE_RING_BYTES,
         .recv_rings_max = RECEIVE_RINGS,
         .send_gather_bytes = SEND_GATHER_BYTES,
     };
+    int rc = cfsr_transport_tcp.group_create(&group, &core->path[CFSR_PATH_TCP].group);
+
+    if (rc < 0)
+        return rc;
+    core->path[CFSR_PATH_TCP].transport = &cfsr_transport_tcp;
+    return core_create_rdma(core, options, group);
+}
+
+static int core_create_node(struct core *core, const struct cfsr_node_options *options)
+{
     struct cfsr_node_env env = {
         .user = core,
         .fs = core->fs,
         .blocking_fs = cfsr_fs_blocking(),
         .adopt_file = core_adopt_file,
-        .transport = &cfsr_transport_tcp,
         .page = core->cores->options.page,
         .submit_job = core_submit_job,
         .take_memory = core_take_memory,
@@ -288,11 +354,11 @@ static int core_create_node(struct core *core, const struct cfsr_node_options *o
         .clock_ns = core_clock,
     };
     uint64_t now_ns = cfsr_clock_monotonic_ns();
-    int rc = env.transport->group_create(&group, &core->group);
+    int rc = core_create_groups(core, options);
 
     if (rc < 0)
         return rc;
-    env.group = core->group;
+    memcpy(env.path, core->path, sizeof env.path);
     rc = cfsr_node_core_create(options, &env, now_ns, &core->node);
     for (uint32_t lane = 0; rc == 0 && lane < options->site->lanes; lane++)
         if (cfsr_node_core_lane_mask(core->node) >> lane & 1)
@@ -327,7 +393,9 @@ static void core_destroy(struct core *core)
         cfsr_status_page_lease_drop(core->cores->options.page, &core->lease);
     if (core->node != NULL && cfsr_node_core_is_drained(core->node)) {
         cfsr_node_core_destroy(core->node);
-        cfsr_transport_tcp.group_destroy(core->group);
+        for (unsigned i = 0; i < CFSR_PATHS; i++)
+            if (core->path[i].transport != NULL)
+                core->path[i].transport->group_destroy(core->path[i].group);
         cfsr_reactor_destroy(core->reactor);
     }
     /* Otherwise operations may be in flight: their memory stays until the process ends. */
@@ -363,10 +431,22 @@ static void *core_main(void *argument)
 
 /* ---- messages ---- */
 
+static const struct cfsr_transport *transport_of(const struct cfsr_cores *cores,
+                                                 enum cfsr_path path)
+{
+    return path == CFSR_PATH_RDMA ? cores->options.rdma : &cfsr_transport_tcp;
+}
+
 static void core_accept(const struct cfsr_message *message)
 {
     struct core *core = (struct core *)(uintptr_t)message->args[0];
-    cfsr_node_core_accept(core->node, message->object, cfsr_reactor_now_ns(core->reactor));
+    enum cfsr_path path = (enum cfsr_path)message->args[1];
+
+    if (core->path[path].transport == NULL) /* this core alone could not have it */
+        transport_of(core->cores, path)->incoming_discard(message->object);
+    else
+        cfsr_node_core_accept(core->node, path, message->object,
+                              cfsr_reactor_now_ns(core->reactor));
 }
 
 static void core_drain(const struct cfsr_message *message)
@@ -390,23 +470,25 @@ static void core_report(const struct cfsr_message *message)
     struct core *core = message->object;
 
     cfsr_node_core_status(core->node, &core->pending->node);
-    cfsr_transport_tcp.stats(core->group, &core->pending->transport);
+    for (unsigned i = 0; i < CFSR_PATHS; i++)
+        if (core->path[i].transport != NULL)
+            core->path[i].transport->stats(core->path[i].group, &core->pending->transport[i]);
     core->reporting = false;
     sem_post(&core->reported);
 }
 
 /* ---- control thread ---- */
 
-void cfsr_cores_accept(struct cfsr_cores *cores, struct cfsr_incoming *incoming,
-                       const struct cfsr_preamble *preamble)
+void cfsr_cores_accept(struct cfsr_cores *cores, enum cfsr_path path,
+                       struct cfsr_incoming *incoming, const struct cfsr_preamble *preamble)
 {
     struct core *core =
         &cores->core[preamble->target_core < cores->count ? preamble->target_core : 0];
     struct cfsr_message message = {
-        .run = core_accept, .object = incoming, .args = {(uintptr_t)core}};
+        .run = core_accept, .object = incoming, .args = {(uintptr_t)core, path}};
 
     if (core->ended || !cfsr_reactor_post(core->reactor, &message))
-        cfsr_transport_tcp.incoming_discard(incoming);
+        transport_of(cores, path)->incoming_discard(incoming);
 }
 
 static bool wait_for(sem_t *semaphore, uint32_t limit_ms)
@@ -444,7 +526,8 @@ uint32_t cfsr_cores_report(struct cfsr_cores *cores, const struct cfsr_core_repo
         /* One that does not answer shows its last report; it may still be writing this one. */
         if (!core->ended && wait_for(&core->reported, 1000)) {
             cores->reports[i].node = core->pending->node;
-            cores->reports[i].transport = core->pending->transport;
+            memcpy(cores->reports[i].transport, core->pending->transport,
+                   sizeof cores->reports[i].transport);
         }
         (void)cfsr_ring_workers_sample(cfsr_reactor_tid(core->reactor), &cores->reports[i].workers);
     }
@@ -490,8 +573,9 @@ static void fill_peers(struct cfsr_cores *cores)
         const struct cfsr_peer_config *from = &config->peer[i];
         peer->site_id = from->site_id;
         snprintf(peer->name, sizeof peer->name, "%s", from->name);
-        snprintf(peer->endpoint, sizeof peer->endpoint, "%.*s", (int)sizeof peer->endpoint - 1,
-                 from->endpoint);
+        for (unsigned path = 0; path < CFSR_PATHS; path++)
+            snprintf(peer->endpoint[path], CFSR_ENDPOINT_MAX, "%.*s", CFSR_ENDPOINT_MAX - 1,
+                     from->endpoint[path]);
         peer->page_index = cfsr_status_page_find_peer(cores->options.page, from->site_id);
         for (uint32_t lane = 0; lane < CFSR_LANES_MAX; lane++)
             peer->acked_lsn[lane] = CFSR_LSN_UNKNOWN;
@@ -530,8 +614,10 @@ static int start_core(struct cfsr_cores *cores, uint32_t index)
         .counters = cfsr_node_core_counters(core->node),
         .stages = cfsr_node_core_stages(core->node),
         .stats = cfsr_reactor_stats(core->reactor),
+        .has_rdma = core->path[CFSR_PATH_RDMA].transport != NULL,
     };
-    cores->memory_bytes += core->memory_bytes + (uint64_t)RECEIVE_RINGS * RECEIVE_RING_BYTES;
+    cores->memory_bytes += core->memory_bytes +
+                           ((uint64_t)RECEIVE_RINGS + core->rdma_rings) * RECEIVE_RING_BYTES;
     return 0;
 }
 

@@ -20,14 +20,16 @@ struct cfsr_cores_options {
     struct cfsr_status_page *page;
     const struct cfsr_acks *acks;               /* what peers had, as persisted */
     const struct cfsr_inbox_state *inbox_state; /* one a lane */
+    const struct cfsr_transport *rdma;          /* NULL: not used … */
+    int rdma_unusable;                          /* … and why, where it was wanted; else 0 */
 };
 
 /* Starts every core and waits until all stand. On failure everything is stopped and the first
  * core's message is set. Control thread. */
 int cfsr_cores_start(const struct cfsr_cores_options *options, struct cfsr_cores **cores_out);
-/* Hands an accepted connection to the core its preamble hints at. */
-void cfsr_cores_accept(struct cfsr_cores *cores, struct cfsr_incoming *incoming,
-                       const struct cfsr_preamble *preamble);
+/* Hands a connection accepted on that path to the core its preamble hints at. */
+void cfsr_cores_accept(struct cfsr_cores *cores, enum cfsr_path path,
+                       struct cfsr_incoming *incoming, const struct cfsr_preamble *preamble);
 /* Copies every core's report (at most 1 s); reports live until the next call. Returns their number.
  */
 uint32_t cfsr_cores_report(struct cfsr_cores *cores, const struct cfsr_core_report **reports_out);

@@ -2,9 +2,9 @@
  * daemon.c - `cfs-repl serve`: start in order, the control thread's loop, an orderly end.
  *
  * Start:   site → daemon lock → keys → status page → journal (recovered here unless a writer lives)
- * → inbox → listeners → cores → admin socket. Loop:    poll over signals, listeners and the admin
- * socket; once a second acks go to disk; status lines at their interval. End:     SIGTERM or
- * SIGINT: listeners close, cores drain (goodbyes, pending writes), acks stored; at most 10 s.
+ * → inbox → transports → listeners → cores → admin socket. Loop:    poll over signals, listeners
+ * and the admin socket; once a second acks go to disk; status lines at their interval. End: SIGTERM
+ * or SIGINT: listeners close, cores drain (goodbyes, pending writes), acks stored; at most 10 s.
  *
  * Thread:     control thread (the caller's).
  * Invariants: anything that fails at start leaves no thread behind and one message that says what
@@ -38,7 +38,8 @@
 #define DRAIN_LIMIT_MS   8000u
 #define ACKS_INTERVAL_NS 1000000000ull
 #define ACCEPTS_PER_TURN 64u
-#define POLL_FDS_MAX     (1 + CFSR_LISTENS_MAX + CFSR_ADMIN_CLIENTS_MAX + 1)
+#define LISTENERS_MAX    (CFSR_LISTENS_MAX * CFSR_PATHS)
+#define POLL_FDS_MAX     (1 + LISTENERS_MAX + CFSR_ADMIN_CLIENTS_MAX + 1)
 
 struct daemon {
     const struct cfsr_serve_config *config;
@@ -49,10 +50,15 @@ struct daemon {
     struct cfsr_status_page *page;
     struct cfsr_lane_recovery lanes;
     struct cfsr_acks acks;
-    bool acks_dirty;                      /* they moved since they were stored */
-    struct cfsr_inbox_state *inbox_state; /* one a lane; only during the start */
-    struct cfsr_listener *listener[CFSR_LISTENS_MAX];
-    uint32_t listener_count;
+    bool acks_dirty;                                    /* they moved since they were stored */
+    struct cfsr_inbox_state *inbox_state;               /* one a lane; only during the start */
+    const struct cfsr_transport *transport[CFSR_PATHS]; /* NULL: not used … */
+    int rdma_unusable;                                  /* … and why, where it was wanted */
+    struct {
+        struct cfsr_listener *listener;
+        enum cfsr_path path;
+    } listen[LISTENERS_MAX];
+    uint32_t listen_count;
     struct cfsr_cores *cores;
     struct cfsr_admin *admin;
     int signal_fd;
@@ -180,15 +186,89 @@ static int recover_inbox(struct daemon *daemon)
     return 0;
 }
 
+static bool is_rdma(const char *endpoint)
+{
+    return strncmp(endpoint, "rdma://", strlen("rdma://")) == 0;
+}
+
+static bool wants_rdma(const struct cfsr_serve_config *config)
+{
+    if (config->rdma == CFSR_RDMA_OFF)
+        return false;
+    for (uint32_t i = 0; i < config->listen_count; i++)
+        if (is_rdma(config->listen[i]))
+            return true;
+    for (uint32_t i = 0; i < config->peer_count; i++)
+        if (config->peer[i].endpoint[CFSR_PATH_RDMA][0] != '\0')
+            return true;
+    return config->rdma == CFSR_RDMA_REQUIRE;
+}
+
+/* What there is to send by. */
+static int find_transports(struct daemon *daemon)
+{
+    const struct cfsr_serve_config *config = daemon->config;
+    char device[96];
+    int rc;
+
+    daemon->transport[CFSR_PATH_TCP] = &cfsr_transport_tcp;
+    if (!wants_rdma(config))
+        return 0;
+    rc = cfsr_rdma_probe(config->rdma_device, device, sizeof device);
+    if (rc == 0) {
+        daemon->transport[CFSR_PATH_RDMA] = cfsr_transport_find("rdma");
+        CFSR_ASSERT(daemon->transport[CFSR_PATH_RDMA] != NULL);
+        cfsr_log(CFSR_LOG_INFO, "rdma", CFSR_S("device", device));
+        return 0;
+    }
+    if (config->rdma == CFSR_RDMA_REQUIRE) {
+        char why[512];
+        snprintf(why, sizeof why, "%s", cfsr_error_message());
+        return cfsr_fail(-CFSR_E_CONFIG, "--rdma require, but RDMA cannot be used here: %s", why);
+    }
+    daemon->rdma_unusable = rc;
+    cfsr_log(CFSR_LOG_WARN, "rdma_unusable", CFSR_S("reason", cfsr_error_name(rc)),
+             CFSR_S("detail", cfsr_error_message()), CFSR_S("meaning", "all links use TCP"));
+    return 0;
+}
+
+static int open_listener(struct daemon *daemon, enum cfsr_path path, const char *address)
+{
+    const struct cfsr_transport *transport = daemon->transport[path];
+    char endpoint[CFSR_ENDPOINT_TEXT_MAX];
+    struct cfsr_listener *listener;
+
+    snprintf(endpoint, sizeof endpoint, "%s://%s", cfsr_path_name(path), address);
+    int rc = transport->listen(endpoint, NULL, &listener);
+    if (rc < 0)
+        return rc;
+    daemon->listen[daemon->listen_count].listener = listener;
+    daemon->listen[daemon->listen_count++].path = path;
+    cfsr_log(CFSR_LOG_INFO, "listening",
+             CFSR_S("endpoint", transport->listener_endpoint(listener)));
+    return 0;
+}
+
+/* rdma://HOST:PORT is TCP at HOST:PORT too: the port numbers of the two do not meet. */
 static int open_listeners(struct daemon *daemon)
 {
-    for (uint32_t i = 0; i < daemon->config->listen_count; i++) {
-        int rc = cfsr_transport_tcp.listen(daemon->config->listen[i], NULL, &daemon->listener[i]);
+    const struct cfsr_serve_config *config = daemon->config;
+
+    for (uint32_t i = 0; i < config->listen_count; i++) {
+        const char *address = strstr(config->listen[i], "://") + strlen("://");
+        int rc = 0;
+        if (is_rdma(config->listen[i]) && daemon->transport[CFSR_PATH_RDMA] != NULL)
+            rc = open_listener(daemon, CFSR_PATH_RDMA, address);
+        if (rc < 0 && config->rdma == CFSR_RDMA_REQUIRE)
+            return rc;
+        if (rc < 0)
+            cfsr_log(CFSR_LOG_WARN, "rdma_not_listening", CFSR_S("endpoint", config->listen[i]),
+                     CFSR_S("reason", cfsr_error_name(rc)), CFSR_S("detail", cfsr_error_message()));
+        if (is_rdma(config->listen[i]) && config->rdma == CFSR_RDMA_REQUIRE)
+            continue;
+        rc = open_listener(daemon, CFSR_PATH_TCP, address);
         if (rc < 0)
             return rc;
-        daemon->listener_count++;
-        cfsr_log(CFSR_LOG_INFO, "listening",
-                 CFSR_S("endpoint", cfsr_transport_tcp.listener_endpoint(daemon->listener[i])));
     }
     return 0;
 }
@@ -202,6 +282,8 @@ static int start_cores(struct daemon *daemon)
         .page = daemon->page,
         .acks = &daemon->acks,
         .inbox_state = daemon->inbox_state,
+        .rdma = daemon->transport[CFSR_PATH_RDMA],
+        .rdma_unusable = daemon->rdma_unusable,
     };
     int rc = cfsr_cores_start(&options, &daemon->cores);
     free(daemon->inbox_state);
@@ -322,16 +404,17 @@ static void store_acks(struct daemon *daemon)
         cfsr_log(CFSR_LOG_WARN, "acks_not_stored", CFSR_ERR(rc));
 }
 
-static void accept_connections(struct daemon *daemon, struct cfsr_listener *listener,
-                               uint64_t now_ns)
+static void accept_connections(struct daemon *daemon, uint32_t number, uint64_t now_ns)
 {
+    enum cfsr_path path = daemon->listen[number].path;
+    struct cfsr_listener *listener = daemon->listen[number].listener;
     struct cfsr_incoming *incoming;
     struct cfsr_preamble preamble;
 
     for (unsigned i = 0; i < ACCEPTS_PER_TURN; i++) {
-        if (cfsr_transport_tcp.listener_accept(listener, now_ns, &incoming, &preamble) < 0)
+        if (daemon->transport[path]->listener_accept(listener, now_ns, &incoming, &preamble) < 0)
             return;
-        cfsr_cores_accept(daemon->cores, incoming, &preamble);
+        cfsr_cores_accept(daemon->cores, path, incoming, &preamble);
     }
 }
 
@@ -353,8 +436,9 @@ static int wait_ms(const struct daemon *daemon, uint64_t now_ns)
     uint64_t due = daemon->acks_at_ns;
     if (daemon->config->status_interval_s != 0 && daemon->status_at_ns < due)
         due = daemon->status_at_ns;
-    for (uint32_t i = 0; i < daemon->listener_count; i++) {
-        uint64_t deadline = cfsr_transport_tcp.listener_deadline(daemon->listener[i]);
+    for (uint32_t i = 0; i < daemon->listen_count; i++) {
+        uint64_t deadline = daemon->transport[daemon->listen[i].path]->listener_deadline(
+            daemon->listen[i].listener);
         due = deadline < due ? deadline : due;
     }
     return due <= now_ns ? 0 : (int)((due - now_ns) / 1000000) + 1;
@@ -381,9 +465,11 @@ static int run_loop(struct daemon *daemon)
         uint64_t now_ns = cfsr_clock_monotonic_ns();
 
         fds[count++] = (struct pollfd){.fd = daemon->signal_fd, .events = POLLIN};
-        for (uint32_t i = 0; i < daemon->listener_count; i++)
+        for (uint32_t i = 0; i < daemon->listen_count; i++)
             fds[count++] = (struct pollfd){
-                .fd = cfsr_transport_tcp.listener_fd(daemon->listener[i]), .events = POLLIN};
+                .fd = daemon->transport[daemon->listen[i].path]->listener_fd(
+                    daemon->listen[i].listener),
+                .events = POLLIN};
         unsigned admin_at = count;
         count += cfsr_admin_poll_fds(daemon->admin, fds + count);
         if (poll(fds, count, wait_ms(daemon, now_ns)) < 0 && errno != EINTR)
@@ -391,8 +477,8 @@ static int run_loop(struct daemon *daemon)
         now_ns = cfsr_clock_monotonic_ns();
         if (fds[0].revents != 0)
             take_signals(daemon);
-        for (uint32_t i = 0; i < daemon->listener_count; i++)
-            accept_connections(daemon, daemon->listener[i], now_ns);
+        for (uint32_t i = 0; i < daemon->listen_count; i++)
+            accept_connections(daemon, i, now_ns);
         cfsr_admin_turn(daemon->admin, fds + admin_at, count - admin_at, now_ns);
         periodic(daemon, now_ns);
         if (cfsr_cores_failed(daemon->cores))
@@ -408,8 +494,8 @@ static int stop(struct daemon *daemon)
 {
     int rc = 0;
 
-    for (uint32_t i = 0; i < daemon->listener_count; i++)
-        cfsr_transport_tcp.listener_close(daemon->listener[i]);
+    for (uint32_t i = 0; i < daemon->listen_count; i++)
+        daemon->transport[daemon->listen[i].path]->listener_close(daemon->listen[i].listener);
     if (daemon->cores != NULL)
         rc = cfsr_cores_stop(daemon->cores, DRAIN_LIMIT_MS);
     if (daemon->cores != NULL && daemon->page != NULL)
@@ -446,6 +532,8 @@ static int start(struct daemon *daemon)
         rc = recover_journal(daemon);
     if (rc == 0)
         rc = recover_inbox(daemon);
+    if (rc == 0)
+        rc = find_transports(daemon);
     if (rc == 0)
         rc = open_listeners(daemon);
     if (rc == 0)

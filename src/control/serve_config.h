@@ -16,17 +16,28 @@
 #include "base/log.h"
 #include "journal/site.h"
 #include "pipeline/codec.h"
+#include "repl/route.h"
+#include "repl/session.h"
 
-#define CFSR_LISTENS_MAX       4
-#define CFSR_PEERS_MAX         64
-#define CFSR_CORES_MAX         64
-#define CFSR_ENDPOINT_TEXT_MAX 272 /* "tcp://", a host name of 253 characters, ':', a port, NUL */
+#define CFSR_LISTENS_MAX 4
+#define CFSR_PEERS_MAX   64
+#define CFSR_CORES_MAX   64
+/* "rdma://", a host name of 253 characters, ':', a port, NUL */
+#define CFSR_ENDPOINT_TEXT_MAX 272
 #define CFSR_SOCKET_PATH_MAX   108 /* sun_path */
+#define CFSR_RDMA_DEVICE_MAX   64  /* IBV_SYSFS_NAME_MAX */
+#define CFSR_RDMA_DEPTH_MIN    8
+#define CFSR_RDMA_DEPTH_MAX    1024 /* slots of 4 KiB in a receive ring of 4 MiB */
+#define CFSR_RDMA_GID_MAX      255
 
 struct cfsr_peer_config {
     uint64_t site_id; /* 1 … 2^64-2, each once */
     char name[CFSR_SITE_NAME_MAX + 1];
-    char endpoint[CFSR_ENDPOINT_TEXT_MAX]; /* "tcp://HOST:PORT", checked */
+    /*
+     * By enum cfsr_path: "tcp://HOST:PORT" and "rdma://HOST:PORT", checked. TCP is always there:
+     * where the peer was given as rdma:// alone, at the same address. RDMA is "" if not given.
+     */
+    char endpoint[CFSR_PATHS][CFSR_ENDPOINT_TEXT_MAX];
 };
 
 enum cfsr_ack_mode {
@@ -47,6 +58,8 @@ struct cfsr_serve_config {
     char config_file[CFSR_PATH_MAX]; /* the INI file that was read; "" if none */
 
     /* network */
+    /* "tcp://HOST:PORT": TCP only. "rdma://HOST:PORT": RDMA and, unless rdma is CFSR_RDMA_REQUIRE,
+     * TCP too. No address is given twice. */
     char listen[CFSR_LISTENS_MAX][CFSR_ENDPOINT_TEXT_MAX];
     uint32_t listen_count;
     struct cfsr_peer_config peer[CFSR_PEERS_MAX];
@@ -58,6 +71,15 @@ struct cfsr_serve_config {
     uint64_t reconnect_min_ms; /* first back-off; doubled with jitter up to … */
     uint64_t reconnect_max_ms;
     enum cfsr_ack_mode ack;
+    enum cfsr_seal seal; /* bodies sealed per link: off, or nothing else */
+
+    /* RDMA */
+    enum cfsr_rdma_mode rdma; /* CFSR_RDMA_REQUIRE: every peer has an RDMA endpoint, every listen is
+                                 one */
+    char rdma_device[CFSR_RDMA_DEVICE_MAX]; /* "": the first with an active port */
+    int32_t rdma_gid;                       /* 0 … 255; -1: the system chooses */
+    uint32_t rdma_depth;                    /* slots of a receive ring: a power of two */
+    uint32_t rdma_poll_us; /* longest look at the completion queue before a core sleeps; 0: none */
 
     /* cores */
     uint32_t core_cpu[CFSR_CORES_MAX]; /* cpu ids of --cores, in the order given; each thread is

@@ -16,10 +16,15 @@
 
 static const char *const ack_names[] = {"durable", "written", NULL};
 static const char *const io_names[] = {"buffered", "direct", NULL};
+static const char *const seal_names[] = {"off", "require", NULL};
+static const char *const rdma_names[] = {"auto", "require", "off", NULL};
 static const char *const level_names[] = {"debug", "info", "warn", "error", NULL};
 static const char *const format_names[] = {"logfmt", "json", NULL};
 _Static_assert(CFSR_ACK_DURABLE == 0 && CFSR_ACK_WRITTEN == 1, "ack_names follows the enum");
 _Static_assert(CFSR_IO_BUFFERED == 0 && CFSR_IO_DIRECT == 1, "io_names follows the enum");
+_Static_assert(CFSR_SEAL_OFF == 0 && CFSR_SEAL_REQUIRE == 1, "seal_names follows the enum");
+_Static_assert(CFSR_RDMA_AUTO == 0 && CFSR_RDMA_REQUIRE == 1 && CFSR_RDMA_OFF == 2,
+               "rdma_names follows the enum");
 _Static_assert(CFSR_LOG_DEBUG == 0 && CFSR_LOG_ERROR == 3, "level_names follows the enum");
 _Static_assert(CFSR_LOG_LOGFMT == 0 && CFSR_LOG_JSON == 1, "format_names follows the enum");
 
@@ -76,7 +81,8 @@ static const struct cfsr_option options[] = {
      .set = cfsr_serve_set_listen,
      .reset = cfsr_serve_reset_listen,
      .show = cfsr_serve_show_listen,
-     .help = "Accept peers at tcp://HOST:PORT; at most 4. Without it this site only dials.",
+     .help = "Accept peers at tcp://HOST:PORT, or at rdma://HOST:PORT, where RDMA and, unless "
+             "--rdma require, TCP are accepted; at most 4. Without it this site only dials.",
      .offset = 0},
     {.name = "peer",
      .value_name = "ID:NAME:ENDPOINT",
@@ -87,7 +93,8 @@ static const struct cfsr_option options[] = {
      .reset = cfsr_serve_reset_peers,
      .show = cfsr_serve_show_peer,
      .help = "A site to replicate to and to accept from, e.g. 2:site-b:tcp://10.0.0.2:7400; at "
-             "most 64.",
+             "most 64. rdma://HOST:PORT means RDMA there and TCP at the same address where RDMA "
+             "does not work; rdma://HOST:PORT,tcp://HOST:PORT gives TCP another address.",
      .offset = 0},
     {.name = "window-bytes",
      .value_name = "SIZE",
@@ -159,6 +166,62 @@ static const struct cfsr_option options[] = {
              "'written' can lose "
              "acknowledged batches in a power cut of this site; they are then sent again.",
      FIELD(config.ack)},
+    {.name = "seal",
+     .value_name = "MODE",
+     .group = "Network",
+     .kind = CFSR_OPTION_ENUM,
+     .choices = seal_names,
+     .default_text = "off",
+     .help = "'require' encrypts what batches hold on every link, whatever the transport, and "
+             "refuses a peer that does not. Give all sites the same.",
+     FIELD(config.seal)},
+
+    {.name = "rdma",
+     .value_name = "MODE",
+     .group = "RDMA",
+     .kind = CFSR_OPTION_ENUM,
+     .choices = rdma_names,
+     .default_text = "auto",
+     .help = "For endpoints with rdma://. 'auto': RDMA where it works, else TCP, and back by "
+             "itself. 'require': never TCP; without a device this site does not start. 'off': TCP "
+             "only.",
+     FIELD(config.rdma)},
+    {.name = "rdma-device",
+     .value_name = "NAME",
+     .group = "RDMA",
+     .kind = CFSR_OPTION_TEXT,
+     .help = "Device to use, as 'ibv_devices' lists it. Default: the first with an active port.",
+     FIELD(config.rdma_device)},
+    {.name = "rdma-gid",
+     .value_name = "N",
+     .group = "RDMA",
+     .kind = CFSR_OPTION_CUSTOM,
+     .set = cfsr_serve_set_rdma_gid,
+     .show = cfsr_serve_show_rdma_gid,
+     .default_text = "-1",
+     .help = "Dial from the address at this place of the device's GID table ('ibv_devinfo -v'); "
+             "-1: the system chooses.",
+     .offset = 0},
+    {.name = "rdma-depth",
+     .value_name = "N",
+     .group = "RDMA",
+     .kind = CFSR_OPTION_COUNT,
+     .min = CFSR_RDMA_DEPTH_MIN,
+     .max = CFSR_RDMA_DEPTH_MAX,
+     .default_text = "64",
+     .help = "Slots a connection's receive memory is cut into; a power of two. More are smaller "
+             "and for more messages on their way.",
+     FIELD(config.rdma_depth)},
+    {.name = "rdma-poll-us",
+     .value_name = "N",
+     .group = "RDMA",
+     .kind = CFSR_OPTION_COUNT,
+     .max = 1000000,
+     .default_text = "0",
+     .zero_means = "sleep at once",
+     .help = "Microseconds a core looks at the completion queue at most before it sleeps; adapts "
+             "below that. Lower latency for cpu time.",
+     FIELD(config.rdma_poll_us)},
 
     {.name = "cores",
      .value_name = "LIST",
@@ -401,9 +464,61 @@ static int fill_admin_socket(struct cfsr_serve_config *config)
                      config->data_dir);
 }
 
+/* An address that would be listened at twice, or on a path that --rdma excludes. */
+static int check_listens(const struct cfsr_serve_config *config)
+{
+    for (uint32_t i = 0; i < config->listen_count; i++) {
+        const char *text = config->listen[i];
+        char tcp[CFSR_ENDPOINT_TEXT_MAX], rdma[CFSR_ENDPOINT_TEXT_MAX];
+
+        cfsr_endpoint_on_path(text, CFSR_PATH_RDMA, rdma);
+        if (config->rdma == CFSR_RDMA_REQUIRE && strcmp(text, rdma) != 0)
+            return cfsr_fail(-CFSR_E_CONFIG,
+                             "--listen %s accepts TCP, which --rdma require forbids: write %s, or "
+                             "give --rdma auto",
+                             text, rdma);
+        cfsr_endpoint_on_path(text, CFSR_PATH_TCP, tcp);
+        for (uint32_t k = 0; k < i; k++) {
+            char other[CFSR_ENDPOINT_TEXT_MAX];
+
+            cfsr_endpoint_on_path(config->listen[k], CFSR_PATH_TCP, other);
+            if (strcmp(tcp, other) == 0)
+                return cfsr_fail(-CFSR_E_CONFIG,
+                                 "--listen %s and --listen %s are one address: rdma:// accepts TCP "
+                                 "there too, so give it once",
+                                 config->listen[k], text);
+        }
+    }
+    return 0;
+}
+
+static int check_rdma(const struct cfsr_serve_config *config)
+{
+    uint32_t below = CFSR_RDMA_DEPTH_MIN;
+
+    while (below * 2 <= config->rdma_depth)
+        below *= 2;
+    if (below != config->rdma_depth)
+        return cfsr_fail(-CFSR_E_CONFIG, "--rdma-depth %u is not a power of two: give %u or %u",
+                         config->rdma_depth, below, below * 2);
+    for (uint32_t i = 0; config->rdma == CFSR_RDMA_REQUIRE && i < config->peer_count; i++) {
+        const struct cfsr_peer_config *peer = &config->peer[i];
+
+        if (peer->endpoint[CFSR_PATH_RDMA][0] == '\0')
+            return cfsr_fail(-CFSR_E_CONFIG,
+                             "--rdma require, but peer %llu:%s has only %s: give it an endpoint "
+                             "rdma://HOST:PORT, or --rdma auto",
+                             (unsigned long long)peer->site_id, peer->name,
+                             peer->endpoint[CFSR_PATH_TCP]);
+    }
+    return check_listens(config);
+}
+
 /* What no single value can show. */
 static int check_together(struct cfsr_serve_config *config)
 {
+    int rc;
+
     if (config->core_cpu_count > 0)
         config->core_count = config->core_cpu_count;
     if (config->reconnect_min_ms > config->reconnect_max_ms)
@@ -424,6 +539,9 @@ static int check_together(struct cfsr_serve_config *config)
                          (unsigned long long)config->window_bytes, config->batch_bytes);
     if (config->listen_count == 0 && config->peer_count == 0)
         return cfsr_fail(-CFSR_E_CONFIG, "nothing to do: give --listen, --peer or both");
+    rc = check_rdma(config);
+    if (rc < 0)
+        return rc;
     for (uint32_t i = 0; i < config->peer_count; i++)
         if (config->site_id != 0 && config->peer[i].site_id == config->site_id)
             return cfsr_fail(-CFSR_E_CONFIG, "--peer %llu: is this site itself (--site-id)",

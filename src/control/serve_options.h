@@ -25,12 +25,19 @@ extern const struct cfsr_option_set cfsr_serve_option_set;
 int cfsr_serve_options_parse(int argc, char *const *argv, struct cfsr_serve_command *command_out,
                              struct cfsr_option_origins *origins_out);
 
-/* "tcp://HOST:PORT", HOST a name, an IPv4 address or an IPv6 address in brackets. 0 or
- * -CFSR_E_USAGE with message. */
+/* "tcp://HOST:PORT" or "rdma://HOST:PORT", HOST a name, an IPv4 address or an IPv6 address in
+ * brackets. 0 or -CFSR_E_USAGE with message. */
 int cfsr_endpoint_check(const char *text);
+/* The path of a checked endpoint. */
+enum cfsr_path cfsr_endpoint_path(const char *endpoint);
+/* The same address on another path: "rdma://h:1" as CFSR_PATH_TCP is "tcp://h:1". endpoint is
+ * checked. */
+void cfsr_endpoint_on_path(const char *endpoint, enum cfsr_path path,
+                           char text_out[CFSR_ENDPOINT_TEXT_MAX]);
 /* "0,2-3": cpu ids in the order given, each once. Count, or -CFSR_E_USAGE with message. */
 int cfsr_cpu_list_parse(const char *text, uint32_t cpus_out[CFSR_CORES_MAX]);
-/* "ID:NAME:ENDPOINT". 0 or -CFSR_E_USAGE with message. */
+/* "ID:NAME:ENDPOINT" or "ID:NAME:ENDPOINT,ENDPOINT", one a path. 0 or -CFSR_E_USAGE with message.
+ */
 int cfsr_peer_parse(const char *text, struct cfsr_peer_config *peer_out);
 
 #endif

@@ -11,6 +11,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/assert.h"
 #include "base/fail.h"
 #include "base/units.h"
 #include "control/serve_options.h"
@@ -25,35 +26,104 @@ static int check_port(const char *endpoint, const char *port)
     return 0;
 }
 
+static const char *const schemes[CFSR_PATHS] = {
+    [CFSR_PATH_TCP] = "tcp://", [CFSR_PATH_RDMA] = "rdma://"};
+
+/* So that an address fits behind either scheme. */
+#define ADDRESS_TEXT_MAX (CFSR_ENDPOINT_TEXT_MAX - (int)(sizeof "rdma://" - 1))
+
+/* What stands behind "tcp://" or "rdma://"; NULL if neither begins the text. */
+static const char *address_of(const char *text)
+{
+    for (unsigned path = 0; path < CFSR_PATHS; path++)
+        if (strncmp(text, schemes[path], strlen(schemes[path])) == 0)
+            return text + strlen(schemes[path]);
+    return NULL;
+}
+
 int cfsr_endpoint_check(const char *text)
 {
-    const char *host = text + strlen("tcp://");
+    const char *host = address_of(text);
     const char *colon;
     size_t len;
 
-    if (strncmp(text, "tcp://", strlen("tcp://")) != 0)
-        return cfsr_fail(-CFSR_E_USAGE, "'%s' is not an endpoint: write tcp://HOST:PORT", text);
-    if (strlen(text) >= CFSR_ENDPOINT_TEXT_MAX)
-        return cfsr_fail(-CFSR_E_USAGE, "the endpoint is longer than %d characters",
-                         CFSR_ENDPOINT_TEXT_MAX - 1);
+    if (host == NULL)
+        return cfsr_fail(-CFSR_E_USAGE,
+                         "'%s' is not an endpoint: write tcp://HOST:PORT or rdma://HOST:PORT",
+                         text);
+    if ((int)strnlen(host, CFSR_ENDPOINT_TEXT_MAX) >= ADDRESS_TEXT_MAX)
+        return cfsr_fail(-CFSR_E_USAGE, "the endpoint's address is longer than %d characters",
+                         ADDRESS_TEXT_MAX - 1);
     colon = strrchr(host, ':');
     if (colon == NULL || colon == host)
-        return cfsr_fail(-CFSR_E_USAGE, "'%s' is not an endpoint: write tcp://HOST:PORT", text);
+        return cfsr_fail(-CFSR_E_USAGE, "'%s' is not an endpoint: write %.*sHOST:PORT", text,
+                         (int)(host - text), text);
     len = (size_t)(colon - host);
     if (host[0] == '[') {
         if (len < 4 || host[len - 1] != ']' ||
             strspn(host + 1, "0123456789abcdefABCDEF:.%") != len - 2)
-            return cfsr_fail(-CFSR_E_USAGE, "'%s': write an IPv6 address as tcp://[ADDRESS]:PORT",
-                             text);
+            return cfsr_fail(-CFSR_E_USAGE, "'%s': write an IPv6 address as %.*s[ADDRESS]:PORT",
+                             text, (int)(host - text), text);
     } else if (memchr(host, ':', len) != NULL) {
         return cfsr_fail(-CFSR_E_USAGE,
-                         "'%s': write an IPv6 address in brackets, tcp://[ADDRESS]:PORT", text);
+                         "'%s': write an IPv6 address in brackets, %.*s[ADDRESS]:PORT", text,
+                         (int)(host - text), text);
     } else if (strspn(host, "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789.-_") !=
                    len ||
                len > 253) {
         return cfsr_fail(-CFSR_E_USAGE, "'%s' has no valid host name", text);
     }
     return check_port(text, colon + 1);
+}
+
+enum cfsr_path cfsr_endpoint_path(const char *endpoint)
+{
+    const char *scheme = schemes[CFSR_PATH_RDMA];
+
+    return strncmp(endpoint, scheme, strlen(scheme)) == 0 ? CFSR_PATH_RDMA : CFSR_PATH_TCP;
+}
+
+void cfsr_endpoint_on_path(const char *endpoint, enum cfsr_path path,
+                           char text_out[CFSR_ENDPOINT_TEXT_MAX])
+{
+    const char *address = address_of(endpoint);
+    int len;
+
+    CFSR_ASSERT(address != NULL);
+    len = snprintf(text_out, CFSR_ENDPOINT_TEXT_MAX, "%s%s", schemes[path], address);
+    CFSR_ASSERT(len < CFSR_ENDPOINT_TEXT_MAX); /* ADDRESS_TEXT_MAX */
+}
+
+/* "ENDPOINT" or "ENDPOINT,ENDPOINT", in either order; whole: what the user wrote, for messages. */
+static int parse_endpoints(const char *whole, const char *text, struct cfsr_peer_config *peer)
+{
+    const char *at = text;
+
+    for (;;) {
+        size_t len = strcspn(at, ",");
+        char part[CFSR_ENDPOINT_TEXT_MAX + 1]; /* one too long is refused by the check */
+        enum cfsr_path path;
+        int rc;
+
+        snprintf(part, sizeof part, "%.*s", (int)(len < sizeof part ? len : sizeof part), at);
+        rc = cfsr_endpoint_check(part);
+        if (rc < 0)
+            return rc;
+        path = cfsr_endpoint_path(part);
+        if (peer->endpoint[path][0] != '\0')
+            return cfsr_fail(-CFSR_E_USAGE,
+                             "'%s' has two endpoints with %s: give one, and another peer its own "
+                             "--peer",
+                             whole, schemes[path]);
+        memcpy(peer->endpoint[path], part, strlen(part) + 1);
+        if (at[len] == '\0')
+            break;
+        at += len + 1;
+    }
+    if (peer->endpoint[CFSR_PATH_TCP][0] == '\0')
+        cfsr_endpoint_on_path(peer->endpoint[CFSR_PATH_RDMA], CFSR_PATH_TCP,
+                              peer->endpoint[CFSR_PATH_TCP]);
+    return 0;
 }
 
 int cfsr_peer_parse(const char *text, struct cfsr_peer_config *peer_out)
@@ -66,7 +136,10 @@ int cfsr_peer_parse(const char *text, struct cfsr_peer_config *peer_out)
     int rc;
 
     if (endpoint == NULL)
-        return cfsr_fail(-CFSR_E_USAGE, "'%s' is not a peer: write ID:NAME:tcp://HOST:PORT", text);
+        return cfsr_fail(-CFSR_E_USAGE,
+                         "'%s' is not a peer: write ID:NAME:tcp://HOST:PORT or "
+                         "ID:NAME:rdma://HOST:PORT",
+                         text);
     snprintf(id, sizeof id, "%.*s", (int)(name - text < 23 ? name - text : 23), text);
     if (cfsr_parse_u64(id, &peer.site_id) < 0 || peer.site_id == 0 || peer.site_id == UINT64_MAX)
         return cfsr_fail(-CFSR_E_USAGE, "'%s': the site id '%s' is not a number from 1 to 2^64-2",
@@ -76,10 +149,9 @@ int cfsr_peer_parse(const char *text, struct cfsr_peer_config *peer_out)
         return cfsr_fail(-CFSR_E_USAGE, "'%s': the name must have 1 to %d characters", text,
                          CFSR_SITE_NAME_MAX);
     memcpy(peer.name, name + 1, name_len);
-    rc = cfsr_endpoint_check(endpoint + 1);
+    rc = parse_endpoints(text, endpoint + 1, &peer);
     if (rc < 0)
         return rc;
-    memcpy(peer.endpoint, endpoint + 1, strlen(endpoint + 1) + 1);
     *peer_out = peer;
     return 0;
 }
@@ -199,11 +271,46 @@ void cfsr_serve_reset_peers(void *field)
 bool cfsr_serve_show_peer(const void *field, unsigned index, char *text_out, size_t len_bytes)
 {
     const struct cfsr_serve_config *config = &((const struct cfsr_serve_command *)field)->config;
+    const struct cfsr_peer_config *peer;
+    const char *rdma, *tcp;
 
     if (index >= config->peer_count)
         return false;
-    snprintf(text_out, len_bytes, "%" PRIu64 ":%s:%s", config->peer[index].site_id,
-             config->peer[index].name, config->peer[index].endpoint);
+    peer = &config->peer[index];
+    rdma = peer->endpoint[CFSR_PATH_RDMA];
+    tcp = peer->endpoint[CFSR_PATH_TCP];
+    /* TCP at the address of RDMA is what rdma:// alone says. */
+    if (rdma[0] != '\0' && strcmp(address_of(rdma), address_of(tcp)) == 0)
+        tcp = "";
+    snprintf(text_out, len_bytes, "%" PRIu64 ":%s:%s%s%s", peer->site_id, peer->name, rdma,
+             rdma[0] != '\0' && tcp[0] != '\0' ? "," : "", tcp);
+    return true;
+}
+
+int cfsr_serve_set_rdma_gid(void *field, const char *text)
+{
+    int32_t *gid = &((struct cfsr_serve_command *)field)->config.rdma_gid;
+    uint64_t value;
+
+    if (strcmp(text, "-1") == 0) {
+        *gid = -1;
+        return 0;
+    }
+    if (cfsr_parse_u64(text, &value) < 0 || value > CFSR_RDMA_GID_MAX)
+        return cfsr_fail(-CFSR_E_USAGE,
+                         "'%s' is not an index of a GID table: give 0 to %d, or -1 to let the "
+                         "system choose",
+                         text, CFSR_RDMA_GID_MAX);
+    *gid = (int32_t)value;
+    return 0;
+}
+
+bool cfsr_serve_show_rdma_gid(const void *field, unsigned index, char *text_out, size_t len_bytes)
+{
+    if (index > 0)
+        return false;
+    snprintf(text_out, len_bytes, "%" PRId32,
+             ((const struct cfsr_serve_command *)field)->config.rdma_gid);
     return true;
 }
 

@@ -19,6 +19,9 @@ int cfsr_serve_set_peer(void *field, const char *text);
 void cfsr_serve_reset_peers(void *field);
 bool cfsr_serve_show_peer(const void *field, unsigned index, char *text_out, size_t len_bytes);
 
+int cfsr_serve_set_rdma_gid(void *field, const char *text);
+bool cfsr_serve_show_rdma_gid(const void *field, unsigned index, char *text_out, size_t len_bytes);
+
 int cfsr_serve_set_cores(void *field, const char *text);
 bool cfsr_serve_show_cores(const void *field, unsigned index, char *text_out, size_t len_bytes);
 

@@ -40,7 +40,20 @@ struct merged_link {
     uint64_t lag_entries, lag_bytes, in_flight_bytes, rtt_us, oldest_caught_up_ns;
     bool ever_caught_up;
     const struct cfsr_node_link_status *clock;
+    enum cfsr_path path; /* RDMA only if all links take it */
+    int path_reason;
+    struct cfsr_route_counters route;
 };
+
+static void merge_path(struct merged_link *merged, const struct cfsr_node_link_status *link)
+{
+    if (merged->links == 0 || link->path == CFSR_PATH_TCP)
+        merged->path = link->path;
+    if (merged->path_reason == 0)
+        merged->path_reason = link->path_reason;
+    merged->route.fallbacks += link->route.fallbacks;
+    merged->route.returns += link->route.returns;
+}
 
 static void merge_link(struct merged_link *merged, const struct cfsr_node_link_status *link,
                        json_t *lanes)
@@ -51,6 +64,7 @@ static void merge_link(struct merged_link *merged, const struct cfsr_node_link_s
         merged->rank = rank;
         merged->worst = link;
     }
+    merge_path(merged, link);
     merged->links++;
     merged->connections += link->state != CFSR_LINK_STALLED && link->state != CFSR_LINK_FAULTED;
     merged->caught_up = merged->caught_up && link->caught_up;
@@ -92,6 +106,16 @@ static json_t *lag_seconds(const struct cfsr_status_input *input, const struct m
     return json_null();
 }
 
+static void add_path(json_t *link, const struct merged_link *merged)
+{
+    json_object_set_new(link, "transport_reason",
+                        merged->path_reason != 0 ? json_string(cfsr_error_name(merged->path_reason))
+                                                 : json_null());
+    json_object_set_new(link, "transport_fallbacks",
+                        json_integer((json_int_t)merged->route.fallbacks));
+    json_object_set_new(link, "transport_returns", json_integer((json_int_t)merged->route.returns));
+}
+
 static json_t *link_json(const struct cfsr_status_input *input, const struct cfsr_peer_config *peer,
                          unsigned *worst)
 {
@@ -114,8 +138,8 @@ static json_t *link_json(const struct cfsr_status_input *input, const struct cfs
         *worst = merged.rank;
     link = json_pack(
         "{s:I,s:s,s:s,s:s,s:s,s:s,s:s,s:b,s:s,s:I,s:o,s:o,s:o,s:I,s:I,s:o,s:o}", "peer",
-        (json_int_t)peer->site_id, "name", peer->name, "endpoint", peer->endpoint, "transport",
-        "tcp", "state",
+        (json_int_t)peer->site_id, "name", peer->name, "endpoint", peer->endpoint[merged.path],
+        "transport", cfsr_path_name(merged.path), "state",
         merged.worst != NULL ? cfsr_link_state_name(merged.worst->state) : "STALLED", "reason",
         merged.worst != NULL ? merged.worst->reason : "starting", "detail",
         merged.worst != NULL ? merged.worst->detail : "", "caught_up", merged.caught_up ? 1 : 0,
@@ -130,6 +154,8 @@ static json_t *link_json(const struct cfsr_status_input *input, const struct cfs
                              : json_null(),
         "lanes", lanes);
     int index = cfsr_status_page_find_peer(input->page, peer->site_id);
+    if (link != NULL)
+        add_path(link, &merged);
     if (link != NULL)
         json_object_set_new(
             link, "detached",
@@ -243,22 +269,31 @@ static json_t *stages_json(const struct cfsr_status_input *input)
     return stages;
 }
 
+static json_t *transport_json(const struct cfsr_transport_stats *stats)
+{
+    json_t *transport = json_object();
+#define X(name) json_object_set_new(transport, #name, json_integer((json_int_t)stats->name));
+    CFSR_TRANSPORT_COUNTERS(X)
+#undef X
+    return transport;
+}
+
 static json_t *core_json(const struct cfsr_core_report *report)
 {
-    json_t *io = json_object(), *transport = json_object();
+    json_t *io = json_object(), *core;
     for (unsigned i = 0; i < CFSR_CORE_COUNTERS; i++)
         add_counter(io, cfsr_core_counter_name((enum cfsr_core_counter)i),
                     cfsr_counter_get(&report->stats->counters[i]));
-#define X(name) \
-    json_object_set_new(transport, #name, json_integer((json_int_t)report->transport.name));
-    CFSR_TRANSPORT_COUNTERS(X)
-#undef X
-    return json_pack(
-        "{s:I,s:o,s:I,s:o,s:o,s:{s:I,s:I,s:I}}", "core", (json_int_t)report->core, "cpu",
-        report->cpu >= 0 ? json_integer(report->cpu) : json_null(), "connections_in",
-        (json_int_t)report->node.connections_in, "io", io, "transport", transport, "workers",
-        "threads", (json_int_t)report->workers.threads, "cpu_us",
-        (json_int_t)report->workers.cpu_us, "wakeups", (json_int_t)report->workers.wakeups);
+    core = json_pack("{s:I,s:o,s:I,s:o,s:o,s:{s:I,s:I,s:I}}", "core", (json_int_t)report->core,
+                     "cpu", report->cpu >= 0 ? json_integer(report->cpu) : json_null(),
+                     "connections_in", (json_int_t)report->node.connections_in, "io", io,
+                     "transport", transport_json(&report->transport[CFSR_PATH_TCP]), "workers",
+                     "threads", (json_int_t)report->workers.threads, "cpu_us",
+                     (json_int_t)report->workers.cpu_us, "wakeups",
+                     (json_int_t)report->workers.wakeups);
+    if (core != NULL && report->has_rdma)
+        json_object_set_new(core, "rdma", transport_json(&report->transport[CFSR_PATH_RDMA]));
+    return core;
 }
 
 static uint64_t resident_bytes(void)

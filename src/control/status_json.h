@@ -7,6 +7,7 @@
  *   {"schema":1, "version":"0.1.0", "overall":"STREAMING", "uptime_s":12.5, "time":"2026-…Z",
  *    "site":{"id":1,"name":"site-a","cluster":UUID,"journal":UUID,"lanes":8,"shards":256},
  *    "links":[{"peer":2,"name":"site-b","endpoint":"tcp://…","transport":"tcp",
+ *      "transport_reason":"econnrefused","transport_fallbacks":1,"transport_returns":0,
  *      "state":"STREAMING","reason":"","detail":"","caught_up":true,"ack_mode":"durable",
  *      "connections":1,"lag_entries":0,"lag_bytes":0,"lag_seconds":0.0,"in_flight_bytes":0,
  *      "rtt_us":120,"clock_offset_us":3,"detached":false,
@@ -16,7 +17,8 @@
  *    "journal":[{"lane":0,"committed":1,"entries":1}],
  *    "counters":{…sums over cores…},
  *    "stages":{"encode":{"count":1,"p50_ns":1,"p99_ns":1,"max_ns":1},…},
- *    "cores":[{"core":0,"cpu":0,"io":{…core/stats.h counters…},"workers":{…},"transport":{…}}],
+ *    "cores":[{"core":0,"cpu":0,"io":{…core/stats.h counters…},"workers":{…},"transport":{…},
+ *      "rdma":{…the same, where RDMA is used…}}],
  *    "retention":{"pressure":"none","journal_bytes":1,"cap_bytes":1},
  *    "scrub":{…control/scrub_json.h…},
  *    "process":{"pid":1,"rss_bytes":1,"memory_bytes":1}}
@@ -39,7 +41,8 @@ struct cfsr_core_report {
     uint32_t core;
     int cpu; /* -1: not bound */
     struct cfsr_node_status node;
-    struct cfsr_transport_stats transport;
+    struct cfsr_transport_stats transport[CFSR_PATHS];
+    bool has_rdma;
     struct cfsr_ring_workers workers; /* the kernel's threads behind its ring */
     const struct cfsr_core_stats *stats;
     const struct cfsr_node_counters *counters; /* read with relaxed loads */

@@ -38,17 +38,34 @@ void node_job_finished(struct cfsr_node_core *core, struct cfsr_node_job *job)
     core->jobs_busy--;
 }
 
+/* Of the core that has most. */
+static uint32_t owned_max(const struct cfsr_node_options *options)
+{
+    return (options->site->lanes + options->cores - 1) / options->cores;
+}
+
+uint32_t cfsr_node_accepts_max(const struct cfsr_node_options *options)
+{
+    return options->peer_count * (owned_max(options) + 1) + options->strangers_max;
+}
+
+uint32_t cfsr_node_dials_max(const struct cfsr_node_options *options)
+{
+    return node_links_max(options, owned_max(options));
+}
+
 uint64_t cfsr_node_memory_bytes(const struct cfsr_node_options *options)
 {
-    uint64_t owned = (options->site->lanes + options->cores - 1) / options->cores;
+    uint64_t owned = owned_max(options);
     uint64_t streams = cfsr_max_u64(options->read_buffers / 2, owned + 1);
-    uint64_t links = options->peer_count * (owned + 1);
+    uint64_t connections = cfsr_node_accepts_max(options) + cfsr_node_dials_max(options);
 
     return streams * 2 * CFSR_NODE_READ_BUFFER_BYTES +
            options->batch_slots * cfsr_align_up(CFSR_NODE_BATCH_SLOT_BYTES, 4096) +
+           node_seal_slots(options) * cfsr_align_up(CFSR_NODE_SEAL_SLOT_BYTES, 4096) +
            options->inbox_slots * (uint64_t)CFSR_INBOX_SLOT_BYTES +
            cfsr_align_up(CFSR_NODE_SCRATCH_BYTES, 4096) +
-           (links + options->conns_max) * CFSR_NODE_CONTROL_SLOTS *
+           connections * CFSR_NODE_CONTROL_SLOTS *
                cfsr_align_up(CFSR_NODE_CONTROL_SLOT_BYTES, 4096) +
            CFSR_NODE_QUERY_BYTES;
 }
@@ -74,7 +91,11 @@ static int create_parts(struct cfsr_node_core *core, uint64_t now_ns)
     if (rc == 0)
         rc = node_batches_create(core);
     if (rc == 0)
+        rc = node_seals_create(core);
+    if (rc == 0)
         rc = node_stores_create(core);
+    if (rc == 0)
+        rc = node_lends_create(core);
     if (rc == 0)
         rc = node_conns_create(core);
     if (rc == 0)
@@ -101,6 +122,7 @@ int cfsr_node_core_create(const struct cfsr_node_options *options, const struct 
         .site = options->site,
         .keyring = options->keyring,
         .features = CFSR_FEATURES_KNOWN & ~options->features_withheld,
+        .seal = options->seal,
         .core = options->core,
         .cores = options->cores,
     };
@@ -127,6 +149,8 @@ void cfsr_node_core_destroy(struct cfsr_node_core *core)
     node_links_destroy(core);
     node_conns_destroy(core);
     node_stores_destroy(core);
+    node_lends_destroy(core);
+    node_seals_destroy(core);
     node_batches_destroy(core);
     node_streams_destroy(core);
     cfsr_batch_codec_destroy(core->codec);
@@ -188,13 +212,13 @@ unsigned cfsr_node_core_tick(struct cfsr_node_core *core, uint64_t now_ns, uint6
     core->encodes_left = CFSR_NODE_ENCODES_PER_TURN;
     core->turn_again = false;
     look_at_heads(core);
-    work = core->env.transport->poll(core->env.group, POLL_BUDGET);
+    work = node_paths_poll(core, POLL_BUDGET);
     work += node_stores_turn(core);
     work += node_conns_turn(core);
     work += node_links_turn(core);
     work += node_server_turn(core);
     work += node_scrub_turn(core);
-    core->env.transport->flush(core->env.group);
+    node_paths_flush(core);
     if (core->draining)
         node_conns_drain(core);
     return work + (core->turn_again ? 1 : 0);
@@ -210,7 +234,7 @@ uint64_t cfsr_node_core_next_deadline(const struct cfsr_node_core *core)
 
 bool cfsr_node_core_may_sleep(struct cfsr_node_core *core)
 {
-    return !look_at_heads(core);
+    return !look_at_heads(core) && node_paths_arm(core);
 }
 
 bool cfsr_node_core_is_receiving_bulk(const struct cfsr_node_core *core)

@@ -6,7 +6,8 @@
  * Invariants: room in the inbox is secured before a batch is opened (opening moves the link
  * sequence), so a stalled connection keeps its bytes in the transport and the peer's TCP or credits
  * feel it; a batch is stored once, after all of its checks; nothing of it is copied before the copy
- * into the slot that goes to disk. Rejected:   storing first and checking the records later (law 7:
+ * into the slot that goes to disk, and a large one of a transport that has slots not even there
+ * (lend.c). Rejected:   storing first and checking the records later (law 7:
  * verify before use).
  */
 #include "node/internal.h"
@@ -217,8 +218,27 @@ static void observe_clock(struct cfsr_node_core *core, uint64_t timestamp_us)
         cfsr_hlc_observe(cfsr_status_page_hlc(core->env.page), timestamp_us);
 }
 
-static void take_batch(struct node_conn *conn, const struct cfsr_link_header *link,
-                       const uint8_t *frame)
+/* frame: the span, whose link header makes room for the inbox's own where it is not copied. */
+static void store_batch(struct node_conn *conn, const struct cfsr_batch_header *header,
+                        uint8_t *frame, const struct cfsr_scan *scan, uint32_t entries)
+{
+    struct cfsr_node_core *core = conn->core;
+    struct cfsr_inbox_lane *inbox = core->stores[header->lane]->inbox;
+    /* Of the batch as it is signed: it may have travelled sealed, and longer. */
+    uint32_t batch_bytes = CFSR_BATCH_PREFIX_BYTES + header->extension_bytes + header->stored_bytes;
+
+    if (!conn->in_place) {
+        cfsr_inbox_lane_put(inbox, header, frame + CFSR_LINK_HEADER_BYTES, batch_bytes, &scan->last,
+                            entries, core->wall_us, core->now_ns);
+        return;
+    }
+    cfsr_inbox_lane_put_in_place(inbox, header, frame, node_lend(conn), batch_bytes, &scan->last,
+                                 entries, core->wall_us, core->now_ns);
+    cfsr_counter_add(&core->counters.inbox_direct_batches, 1);
+    cfsr_counter_add(&core->counters.inbox_direct_bytes, batch_bytes);
+}
+
+static void take_batch(struct node_conn *conn, const struct cfsr_link_header *link, uint8_t *frame)
 {
     struct cfsr_node_core *core = conn->core;
     const uint8_t *prefix = frame + CFSR_LINK_HEADER_BYTES;
@@ -255,8 +275,7 @@ static void take_batch(struct node_conn *conn, const struct cfsr_link_header *li
     }
     struct node_store *store = core->stores[header.lane];
     uint32_t entries = entries_from(&scan, staged, header.lsn_from);
-    cfsr_inbox_lane_put(store->inbox, &header, prefix, link->length_bytes, &scan.last, entries,
-                        core->wall_us, core->now_ns);
+    store_batch(conn, &header, frame, &scan, entries);
     core->batch_ns = core->now_ns;
     core->receiving_bulk = (link->flags & CFSR_FRAME_ACK_NOW) == 0;
     store->ack_now = store->ack_now || !core->receiving_bulk;
@@ -275,14 +294,16 @@ static bool has_room(struct node_conn *conn, const struct cfsr_link_header *link
 
     if (!node_owns(core, lane) || conn->receiver.state == CFSR_RECEIVER_WAIT_HELLO)
         return true; /* about to be refused */
-    return node_store_room(core->stores[lane], link->length_bytes);
+    conn->in_place = link->length_bytes >= CFSR_NODE_DIRECT_BYTES && node_can_lend(conn) &&
+                     node_store_room_in_place(core->stores[lane], link->length_bytes);
+    return conn->in_place || node_store_room(core->stores[lane], link->length_bytes);
 }
 
 /* ---- transport upcalls ---- */
 
 /* True if the frame was taken. */
 static bool take_frame(struct node_conn *conn, const struct cfsr_link_header *header,
-                       const uint8_t *frame)
+                       uint8_t *frame)
 {
     struct cfsr_node_core *core = conn->core;
 
@@ -298,25 +319,31 @@ static bool take_frame(struct node_conn *conn, const struct cfsr_link_header *he
         }
         take_batch(conn, header, frame);
     } else {
+        uint64_t refused = conn->receiver.counters.refused;
         cfsr_receiver_on_frame(&conn->receiver, core->now_ns, core->wall_us, header, frame,
                                &core->outbox);
+        if (header->type == CFSR_FRAME_REPLY && conn->receiver.counters.refused != refused)
+            cfsr_counter_add(&core->counters.bad_frames, 1);
     }
     node_conn_execute(conn);
     return true;
 }
 
-static size_t on_data(void *user, struct cfsr_conn *transport_conn, uint8_t *span,
-                      size_t len_bytes)
+static size_t on_data(void *user, struct cfsr_conn *transport_conn, uint8_t *span, size_t len_bytes)
 {
     struct node_conn *conn = user;
     struct cfsr_node_core *core = conn->core;
     size_t taken = 0;
 
-    while (len_bytes - taken >= CFSR_LINK_HEADER_BYTES) {
+    CFSR_ASSERT(conn->conn == transport_conn);
+
+    while (taken < len_bytes) {
         struct cfsr_link_header header;
         int rc = conn->receiver.state == CFSR_RECEIVER_CLOSING
                      ? -CFSR_E_SHUTDOWN
-                     : cfsr_link_header_load(span + taken, &header);
+                     : node_path_frame(conn->path, span + taken, len_bytes - taken, &header);
+        if (rc == -EAGAIN)
+            break;
         if (rc == 0 && !cfsr_receiver_expects(&conn->receiver, header.type, header.length_bytes))
             rc = -CFSR_E_BAD_FRAME; /* before its bytes are waited for */
         if (rc < 0) {
@@ -335,7 +362,7 @@ static size_t on_data(void *user, struct cfsr_conn *transport_conn, uint8_t *spa
         taken += frame_bytes;
     }
     if (taken > 0)
-        core->env.transport->recv_release(transport_conn, taken);
+        node_conn_took(conn, taken);
     return taken;
 }
 
@@ -355,7 +382,7 @@ static void on_sent(void *user, struct cfsr_conn *transport_conn, uint64_t cooki
     node_control_sent(&conn->control, cookie);
     if (conn->waiting) {
         conn->waiting = false;
-        conn->core->env.transport->recv_resume(transport_conn);
+        conn->path->transport->recv_resume(transport_conn);
     }
 }
 
@@ -387,6 +414,7 @@ static void on_closed(void *user, struct cfsr_conn *transport_conn, int reason)
         cfsr_mac_key_destroy(conn->key[i]);
         conn->key[i] = NULL;
     }
+    node_lender_closed(conn);
     conn->conn = NULL;
     conn->in_use = false;
     core->conns_in_use--;
@@ -422,10 +450,10 @@ static void take_over(struct node_conn *winner)
         for (unsigned k = first; k < out->count; k++) {
             const struct cfsr_action *action = &out->item[k];
             if (action->type == CFSR_ACTION_SEND_FRAME && node_control_free(&conn->control) > 0)
-                node_control_send(core, &conn->control, conn->conn, action->frame,
+                node_control_send(conn->path, &conn->control, conn->conn, action->frame,
                                   action->frame_bytes);
             else if (action->type == CFSR_ACTION_CLOSE)
-                core->env.transport->close(conn->conn, true);
+                conn->path->transport->close(conn->conn, true);
         }
         out->count = first;
     }
@@ -446,9 +474,10 @@ void node_conn_execute(struct node_conn *conn)
         const struct cfsr_action *action = &out->item[i];
         switch (action->type) {
         case CFSR_ACTION_SEND_FRAME:
-            node_control_send(core, &conn->control, conn->conn, action->frame, action->frame_bytes);
+            node_control_send(conn->path, &conn->control, conn->conn, action->frame,
+                              action->frame_bytes);
             break;
-        case CFSR_ACTION_CLOSE: core->env.transport->close(conn->conn, true); break;
+        case CFSR_ACTION_CLOSE: conn->path->transport->close(conn->conn, true); break;
         case CFSR_ACTION_TAKE_OVER:
             take_over(conn);
             took_over = true;
@@ -481,7 +510,7 @@ int node_conn_reply(struct node_conn *conn, void *bytes, uint32_t payload_bytes)
     if (frame_bytes == 0)
         return -ENOTCONN;
     /* Nothing else of this direction is data: there is room, or the connection is closing. */
-    if (core->env.transport->send(conn->conn, CFSR_STREAM_DATA, &out, 1) == 1)
+    if (conn->path->transport->send(conn->conn, CFSR_STREAM_DATA, &out, 1) == 1)
         return 0;
     cfsr_receiver_abort(&conn->receiver, -EIO, &core->outbox);
     node_conn_execute(conn);
@@ -506,12 +535,13 @@ static void make_room(struct cfsr_node_core *core)
     oldest->evicted = true;
     cfsr_receiver_abort(&oldest->receiver, -CFSR_E_POOL_EMPTY, &core->outbox);
     core->outbox.count = 0;
-    core->env.transport->close(oldest->conn, false);
+    oldest->path->transport->close(oldest->conn, false);
 }
 
-void cfsr_node_core_accept(struct cfsr_node_core *core, struct cfsr_incoming *incoming,
-                           uint64_t now_ns)
+void cfsr_node_core_accept(struct cfsr_node_core *core, enum cfsr_path from,
+                           struct cfsr_incoming *incoming, uint64_t now_ns)
 {
+    const struct cfsr_node_path *path = &core->env.path[from];
     struct node_conn *conn = NULL;
     uint8_t nonce[32];
 
@@ -520,7 +550,7 @@ void cfsr_node_core_accept(struct cfsr_node_core *core, struct cfsr_incoming *in
         if (!core->conns[i].in_use)
             conn = &core->conns[i];
     if (conn == NULL || core->draining) {
-        core->env.transport->incoming_discard(incoming);
+        path->transport->incoming_discard(incoming);
         return;
     }
     struct cfsr_receiver_options options = {
@@ -537,15 +567,15 @@ void cfsr_node_core_accept(struct cfsr_node_core *core, struct cfsr_incoming *in
     };
     core->env.random(core->env.user, nonce, sizeof nonce);
     if (cfsr_receiver_init(&conn->receiver, &options, nonce, now_ns) < 0) {
-        core->env.transport->incoming_discard(incoming);
+        path->transport->incoming_discard(incoming);
         return;
     }
+    conn->path = path;
     conn->attempt++;
     conn->peer = -1;
     conn->waiting = false;
     conn->evicted = false;
-    if (core->env.transport->accept(core->env.group, incoming, &conn_events, conn, &conn->conn) <
-        0) {
+    if (path->transport->accept(path->group, incoming, &conn_events, conn, &conn->conn) < 0) {
         cfsr_receiver_fini(&conn->receiver);
         return;
     }
@@ -580,7 +610,7 @@ static unsigned turn(struct node_conn *conn)
 
     if (conn->waiting && core->room_moved) {
         conn->waiting = false;
-        core->env.transport->recv_resume(conn->conn);
+        conn->path->transport->recv_resume(conn->conn);
         work++;
     }
     /* Our stall, not that of a peer that reads none of our answers. */
@@ -663,7 +693,7 @@ void node_conns_drain(struct cfsr_node_core *core)
 
 int node_conns_create(struct cfsr_node_core *core)
 {
-    core->conn_count = core->options.conns_max;
+    core->conn_count = cfsr_node_accepts_max(&core->options);
     core->conns = calloc(core->conn_count, sizeof *core->conns);
     core->seqs_per_lane = (core->options.site->shards + core->options.site->lanes - 1) /
                           core->options.site->lanes;

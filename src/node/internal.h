@@ -89,7 +89,8 @@ struct node_batch {
 
 struct node_frame {
     bool busy;
-    struct node_batch *batch;
+    struct node_batch *batch; /* NULL: the body was sealed … */
+    uint8_t *sealed;          /* … to this seal slot; NULL: it goes out as it is */
     uint32_t frame_bytes;
     uint8_t head[CFSR_LINK_HEADER_BYTES + CFSR_BATCH_PREFIX_BYTES];
 };
@@ -116,9 +117,19 @@ struct node_stamp_job {
     int result;
 };
 
-/* One connection to one core of one peer. */
+/* One connection to one core of one peer, or its challenger (path.c). */
 struct node_link {
     struct cfsr_node_core *core;
+    const struct cfsr_node_path *path; /* of the connection, or of the last one */
+    bool established;                  /* the connection passed its handshake */
+    uint64_t refusals;                 /* of the sender, when it dialled */
+    struct cfsr_route route;           /* of a link; its challenger has none */
+    struct node_link *rival; /* a link's challenger, a challenger's link; NULL: there is none */
+    bool challenger;
+    bool held;              /* a challenger: connected, and says HELLO when its link is quiet … */
+    uint64_t held_until_ns; /* … or gives up */
+    bool emptying;          /* a link: a challenger gave up, and the next shall meet it empty */
+    uint64_t emptying_since_ns;
     uint32_t peer; /* index */
     uint32_t peer_core;
     bool in_use, retiring;  /* retiring: replaced by a new lane map, gone once closed */
@@ -138,7 +149,8 @@ struct node_link {
     struct node_frame frame[CFSR_NODE_LINK_FRAMES_MAX];
     uint32_t frames_busy;
     uint64_t queued_bytes;
-    bool blocked; /* transport said -EAGAIN; until on_writable */
+    uint32_t seals_held; /* seal slots of its frames */
+    bool blocked;        /* transport said -EAGAIN; until on_writable */
     struct node_ack_mark mark[CFSR_NODE_ACK_MARKS];
     uint32_t mark_head, mark_count;
     struct node_stamp_job stamp[CFSR_LANES_MAX];
@@ -150,17 +162,40 @@ struct node_link {
 
 struct node_conn {
     struct cfsr_node_core *core;
+    const struct cfsr_node_path *path;
     bool in_use;
     bool evicted;     /* closed at once to make room */
     bool waiting;     /* took nothing: no room; resumed when a lane or slot moves */
+    bool in_place;    /* the frame at hand goes to the disk from where it was received */
     uint64_t attempt; /* counts connections: answers to an older one are dropped */
     struct cfsr_receiver receiver;
+    struct node_lender *lender; /* NULL: nothing of what was received is lent to the disk */
     struct cfsr_conn *conn;
     struct node_control control;
     /* Batch keys by key id: two, for rotation. */
     struct cfsr_mac_key *key[2];
     uint32_t key_id[2];
     int peer; /* index once proven; -1 before */
+};
+
+/* ---- received memory that the disk reads (lend.c) ---- */
+
+/* A frame that is written from where it was received. Inbox lanes know it as slot_count + index. */
+struct node_lent {
+    struct node_lender *lender; /* NULL: free */
+    bool written;
+    uint64_t taken_bytes; /* of its span, and of what was taken between it and the next lent one */
+    uint32_t next;        /* of the lender, in the order of receipt, or of the free ones */
+};
+
+/* A connection that lends, or what is left of it. */
+struct node_lender {
+    struct node_conn *conn; /* NULL: closed, and the memory is in the hold */
+    const struct cfsr_node_path *path;
+    struct cfsr_recv_hold *hold;
+    uint32_t first, last; /* lent frames, oldest first */
+    uint32_t unwritten;
+    struct node_lender *next_free;
 };
 
 /* ---- inbox writing (store.c) ---- */
@@ -325,6 +360,8 @@ struct cfsr_node_core {
     struct node_batch *batches;
     uint32_t batch_count;
     uint32_t encodes_left; /* of this turn */
+    uint8_t **seal_free;   /* seal slots, a stack */
+    uint32_t seal_count, seal_free_count;
     uint64_t
         doubted_mask; /* lanes of which a peer found bytes wrong: checked before they are sent */
 
@@ -339,6 +376,9 @@ struct cfsr_node_core {
     struct node_store *stores[CFSR_LANES_MAX];
     struct node_inbox_slot *slots;
     uint32_t slot_count, slot_free; /* head of the free list, UINT32_MAX: empty */
+    struct node_lent *lents;
+    uint32_t lent_count, lent_free; /* the same */
+    struct node_lender *lenders, *lender_free;
     uint32_t jobs_busy, ops_busy;
     bool room_moved; /* a slot, write or segment became free: waiting conns may go on */
     bool inbox_full; /* no segment can be had: full disk */
@@ -397,6 +437,18 @@ void node_batch_release(struct node_batch *batch);
 /* A peer found bytes of these lanes wrong: forget what is encoded, check from now on. */
 void node_batches_doubt(struct cfsr_node_core *core, uint64_t lane_mask);
 
+/* seal.c */
+uint32_t node_seal_slots(const struct cfsr_node_options *options);
+int node_seals_create(struct cfsr_node_core *core);
+void node_seals_destroy(struct cfsr_node_core *core);
+/* False: the session seals bodies, and the link can have no slot now. */
+bool node_seal_has_room(const struct node_link *link);
+/* Seals the frame's batch, whose prefix is signed and stored in its head: the body to a slot, which
+ * out then sends in its place; the batch is released. */
+void node_seal_frame(struct node_link *link, uint16_t flags, struct node_frame *frame,
+                     struct cfsr_frame *out);
+void node_seal_release(struct node_link *link, struct node_frame *frame);
+
 /* outgoing.c */
 int node_links_create(struct cfsr_node_core *core, uint64_t now_ns);
 void node_links_destroy(struct cfsr_node_core *core);
@@ -406,9 +458,14 @@ void node_links_drain(struct cfsr_node_core *core);
 bool node_links_idle(const struct cfsr_node_core *core);
 int node_control_create(struct cfsr_node_core *core, struct node_control *control);
 /* Copies a sealed frame into a free control slot and hands it to the transport. */
-void node_control_send(struct cfsr_node_core *core, struct node_control *control,
+void node_control_send(const struct cfsr_node_path *path, struct node_control *control,
                        struct cfsr_conn *conn, const void *frame, uint32_t frame_bytes);
 uint32_t node_control_free(const struct node_control *control);
+/* A place for a link; NULL: none is free. */
+struct node_link *node_link_free(struct cfsr_node_core *core);
+void node_link_open(struct node_link *link, uint32_t peer, uint32_t peer_core, uint64_t lane_mask);
+/* Its lanes begin with where the peer stands, as far as it ever said. */
+void node_link_take_acked(struct node_link *link);
 #define NODE_COOKIE_CONTROL 0x8000000000000000ull
 #define NODE_COOKIE_REPLY   0x4000000000000000ull
 void node_control_sent(struct node_control *control, uint64_t cookie);
@@ -419,6 +476,40 @@ void node_link_execute(struct node_link *link);
 int node_link_reply(struct node_link *link, void *bytes, uint32_t payload_bytes);
 /* Our journal's lane was mended, or cannot be at lsn. */
 void node_links_mended(struct cfsr_node_core *core, uint32_t lane, bool mended, uint64_t lsn);
+
+/* path.c */
+unsigned node_paths_poll(struct cfsr_node_core *core, unsigned budget);
+void node_paths_flush(struct cfsr_node_core *core);
+/* True if every transport will wake the core when there is something for it. */
+bool node_paths_arm(struct cfsr_node_core *core);
+/* Places for links, challengers included, of a core that owns so many lanes. */
+uint32_t node_links_max(const struct cfsr_node_options *options, uint32_t owned);
+/*
+ * The link header at the span's beginning: 0; -EAGAIN until more of it has come; -CFSR_E_BAD_FRAME
+ * and others if it is none, also if a transport of messages shows anything but one whole frame.
+ */
+int node_path_frame(const struct cfsr_node_path *path, const uint8_t *span, size_t len_bytes,
+                    struct cfsr_link_header *header_out);
+/* A fresh link's route. */
+void node_route_init(struct node_link *link);
+/* The link dials: aims it at its path. 0 and the endpoint, or why that path cannot be used. */
+int node_path_dial(struct node_link *link, const char **endpoint_out);
+/* The link's connection, or its attempt, ended (the sender knows why): it may take the other path
+ * next, then at once. True if the end is no news for operators: it was said, or nothing stands. */
+bool node_path_ended(struct node_link *link);
+/* The link's sender passed its handshake. A challenger becomes the link here. */
+void node_path_established(struct node_link *link);
+/* A challenger is connected: true, and its HELLO waits for node_path_release(). */
+bool node_path_hold(struct node_link *link);
+/* Says HELLO if the link it challenges has nothing in flight. */
+void node_path_release(struct node_link *link);
+/* A challenger is at the handshake: nothing is sent meanwhile. */
+bool node_path_is_quiet(const struct node_link *link);
+/* Challenges the link when it is time. */
+void node_path_turn(struct node_link *link);
+uint64_t node_path_deadline(const struct node_link *link);
+/* A link without its challenger, or that without its link. */
+void node_rivals_part(struct node_link *link);
 
 /* stamp.c */
 void node_stamp_check(struct node_link *link, const struct cfsr_action *action);
@@ -467,6 +558,20 @@ void node_conn_execute(struct node_conn *conn);
 /* As node_link_reply(). */
 int node_conn_reply(struct node_conn *conn, void *bytes, uint32_t payload_bytes);
 
+/* lend.c */
+int node_lends_create(struct cfsr_node_core *core);
+void node_lends_destroy(struct cfsr_node_core *core);
+/* True if frames of this connection can be written from where they are, and one more now. */
+bool node_can_lend(const struct node_conn *conn);
+/* Lends the frame at hand, about to be taken; returns its name for the inbox lane. */
+uint32_t node_lend(struct node_conn *conn);
+/* The lane is done with it: its memory goes back when all before it has. */
+void node_lent_back(struct cfsr_node_core *core, uint32_t name);
+/* The connection took so many bytes: released as soon as what is lent before them is written. */
+void node_conn_took(struct node_conn *conn, uint64_t len_bytes);
+/* From on_closed: what is lent is kept until it is written. */
+void node_lender_closed(struct node_conn *conn);
+
 /* store.c */
 int node_stores_create(struct cfsr_node_core *core);
 void node_stores_destroy(struct cfsr_node_core *core);
@@ -474,6 +579,8 @@ int node_store_add(struct cfsr_node_core *core, uint32_t lane,
                    const struct cfsr_inbox_state *state);
 /* Room for a frame of this many bytes; takes a slot if needed. False: stalled, counted. */
 bool node_store_room(struct node_store *store, uint32_t frame_bytes);
+/* Room to write a frame from where it is. False: ask for the other. */
+bool node_store_room_in_place(struct node_store *store, uint32_t frame_bytes);
 /* Why a peer is not let in while a failed lane is begun anew; a typed error with its message. */
 int node_store_refusal(const struct node_store *store);
 unsigned node_stores_turn(struct cfsr_node_core *core);

@@ -21,6 +21,7 @@
 #include "inbox/inbox.h"
 #include "journal/status_page.h"
 #include "repl/receiver.h"
+#include "repl/route.h"
 #include "repl/scrub.h"
 #include "repl/sender.h"
 #include "transport/transport.h"
@@ -37,6 +38,13 @@ struct cfsr_node_job {
     bool busy;
 };
 
+/* A way to the peers: one of the transports, and this core's group of it. */
+struct cfsr_node_path {
+    const struct cfsr_transport *transport; /* NULL: not there … */
+    struct cfsr_group *group;
+    int unusable; /* … and why: -ENODEV, -ENOTSUP, -ENETDOWN; 0: it was not asked for */
+};
+
 /* What the core runs on. */
 struct cfsr_node_env {
     void *user;
@@ -44,8 +52,7 @@ struct cfsr_node_env {
     struct cfsr_fs *blocking_fs; /* for jobs */
     /* Hands a file that a job opened with blocking_fs to fs, on the core. NULL: the two are one. */
     void (*adopt_file)(void *user, struct cfsr_file *file);
-    const struct cfsr_transport *transport;
-    struct cfsr_group *group;
+    struct cfsr_node_path path[CFSR_PATHS];
     struct cfsr_status_page
         *page; /* NULL in the simulator: heads come from cfsr_node_core_set_head() */
     void (*submit_job)(
@@ -60,10 +67,10 @@ struct cfsr_node_env {
 struct cfsr_node_peer {
     uint64_t site_id;
     char name[CFSR_SITE_NAME_MAX + 1];
-    char endpoint[CFSR_ENDPOINT_MAX];
-    int page_index;                     /* of the status page; -1 without page */
-    uint64_t acked_lsn[CFSR_LANES_MAX]; /* as persisted: tells a peer that went back;
-                                           CFSR_LSN_UNKNOWN if not known */
+    char endpoint[CFSR_PATHS][CFSR_ENDPOINT_MAX]; /* "": the peer has none there */
+    int page_index;                               /* of the status page; -1 without page */
+    uint64_t acked_lsn[CFSR_LANES_MAX];           /* as persisted: tells a peer that went back;
+                                                     CFSR_LSN_UNKNOWN if not known */
 };
 
 struct cfsr_node_options {
@@ -78,6 +85,8 @@ struct cfsr_node_options {
     uint32_t batch_bytes, batch_entries;
     uint64_t batch_timeout_ns;
     uint64_t window_bytes;
+    enum cfsr_rdma_mode rdma;
+    uint64_t rdma_retry_ns; /* longest pause between attempts while on TCP; 0: 60 s */
     uint64_t heartbeat_ns, hello_timeout_ns, progress_timeout_ns;
     uint64_t backoff_min_ns, backoff_max_ns, fault_retry_ns;
     uint64_t sync_bytes, sync_delay_ns;
@@ -89,11 +98,12 @@ struct cfsr_node_options {
     uint64_t scrub_rate;        /* bytes per second a run checks at most; 0: unlimited */
     uint64_t scrub_retry_ns;    /* what was not repaired is tried again; 0: 30 s */
     uint64_t features_withheld; /* CFSR_FEATURE_* not offered to peers */
+    enum cfsr_seal seal;        /* of bodies, link by link */
 
     uint32_t read_buffers; /* two per journal stream */
     uint32_t batch_slots;
     uint32_t inbox_slots;
-    uint32_t conns_max; /* incoming connections of this core */
+    uint32_t strangers_max; /* incoming connections that have not proven anything yet, >= 16 */
 };
 
 /* Counters of a core; the unpleasant ones included. Written by the core, read by any thread. */
@@ -115,6 +125,8 @@ struct cfsr_node_options {
     X(inbox_writes)                                                                      \
     X(inbox_write_bytes)                                                                 \
     X(inbox_write_errors)                                                                \
+    X(inbox_direct_batches) /* written from where they were received, without a copy */  \
+    X(inbox_direct_bytes)                                                                \
     X(inbox_lane_reopened) /* after a failed write: begun anew behind what is durable */ \
     X(acks_sent)                                                                         \
     X(acks_received)                                                                     \
@@ -126,6 +138,7 @@ struct cfsr_node_options {
     X(bad_frames)  /* malformed, replayed, wrong tag, wrong digest, damaged body */      \
     X(peer_regressions)                                                                  \
     X(stall_no_batch_slot)                                                               \
+    X(stall_no_seal_slot)                                                                \
     X(stall_no_stream)                                                                   \
     X(stall_no_inbox_slot)                                                               \
     X(stall_inbox_writes)                                                                \
@@ -142,7 +155,10 @@ struct cfsr_node_options {
     X(scrub_differences)                                                                 \
     X(damage_found)                                                                      \
     X(damage_repaired)                                                                   \
-    X(damage_unrepairable)
+    X(damage_unrepairable)                                                               \
+    X(path_fallbacks) /* links that went from RDMA to TCP */                             \
+    X(path_returns)   /* and back */                                                     \
+    X(rdma_failures)
 struct cfsr_node_counters {
 #define X(name) cfsr_counter name;
     CFSR_NODE_COUNTERS(X)
@@ -170,6 +186,15 @@ struct cfsr_node_core;
  * node/limits.h. */
 uint64_t cfsr_node_memory_bytes(const struct cfsr_node_options *options);
 
+/*
+ * Connections of a core: those it accepts, those it dials. Every lane of a peer comes over one
+ * connection, and how many cores a peer has, or believes us to have, is not ours to say: there is a
+ * place for each lane of each peer, one a peer for what ends while it is replaced, and the
+ * strangers.
+ */
+uint32_t cfsr_node_accepts_max(const struct cfsr_node_options *options);
+uint32_t cfsr_node_dials_max(const struct cfsr_node_options *options);
+
 int cfsr_node_core_create(const struct cfsr_node_options *options, const struct cfsr_node_env *env,
                           uint64_t now_ns, struct cfsr_node_core **core_out);
 /* After drain: connections closed, no op or job outstanding (asserted). */
@@ -182,7 +207,8 @@ int cfsr_node_core_add_lane(struct cfsr_node_core *core, uint32_t lane,
 /* One turn; returns the work done (0: idle). */
 unsigned cfsr_node_core_tick(struct cfsr_node_core *core, uint64_t now_ns, uint64_t wall_us);
 uint64_t cfsr_node_core_next_deadline(const struct cfsr_node_core *core);
-/* True if nothing waits that only a turn can move (heads of the status page were looked at). */
+/* True if nothing waits that only a turn can move: heads of the status page were looked at, and the
+ * transports will wake the core. */
 bool cfsr_node_core_may_sleep(struct cfsr_node_core *core);
 /* True while a peer that has more gathered is sending: waking for every piece of it would cost more
  * than it gains. */
@@ -192,9 +218,10 @@ bool cfsr_node_core_is_sending_bulk(const struct cfsr_node_core *core);
 /* Bit k: lane k belongs to this core. */
 uint64_t cfsr_node_core_lane_mask(const struct cfsr_node_core *core);
 
-/* A connection accepted by the control thread for this core. Discards it when the pool is full. */
-void cfsr_node_core_accept(struct cfsr_node_core *core, struct cfsr_incoming *incoming,
-                           uint64_t now_ns);
+/* A connection of that path, accepted by the control thread for this core. Discards it when the
+ * pool is full. */
+void cfsr_node_core_accept(struct cfsr_node_core *core, enum cfsr_path path,
+                           struct cfsr_incoming *incoming, uint64_t now_ns);
 /* Simulator: the lane's committed end, in place of the status page. */
 void cfsr_node_core_set_head(struct cfsr_node_core *core, uint32_t lane, uint64_t committed_lsn,
                              uint64_t entries);
@@ -228,6 +255,9 @@ struct cfsr_node_link_status {
     uint32_t lane_count;
     struct cfsr_node_lane_status lane[CFSR_LANES_MAX];
     uint64_t in_flight_bytes, rtt_us;
+    enum cfsr_path path;
+    int path_reason; /* why it is not RDMA, which was wanted; 0: it is, or was not */
+    struct cfsr_route_counters route;
     int64_t clock_offset_us;
     bool clock_offset_known;
     uint8_t peer_ack_mode, peer_backpressure_pct;

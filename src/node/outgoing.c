@@ -41,7 +41,7 @@ uint32_t node_control_free(const struct node_control *control)
     return CFSR_NODE_CONTROL_SLOTS - (uint32_t)__builtin_popcount(control->busy);
 }
 
-void node_control_send(struct cfsr_node_core *core, struct node_control *control,
+void node_control_send(const struct cfsr_node_path *path, struct node_control *control,
                        struct cfsr_conn *conn, const void *frame, uint32_t frame_bytes)
 {
     CFSR_ASSERT(node_control_free(control) > 0 && frame_bytes <= CFSR_NODE_CONTROL_SLOT_BYTES);
@@ -55,7 +55,7 @@ void node_control_send(struct cfsr_node_core *core, struct node_control *control
     memcpy(control->slot[slot], frame, frame_bytes);
     /* The control queue of a connection holds more than its slots; a refusal means that it is
      * closing. */
-    if (core->env.transport->send(conn, CFSR_STREAM_CONTROL, &out, 1) == 1)
+    if (path->transport->send(conn, CFSR_STREAM_CONTROL, &out, 1) == 1)
         control->busy |= 1u << slot;
 }
 
@@ -75,6 +75,8 @@ static void on_connected(void *user, struct cfsr_conn *conn)
     uint8_t nonce[32];
 
     (void)conn;
+    if (node_path_hold(link))
+        return;
     core->env.random(core->env.user, nonce, sizeof nonce);
     cfsr_sender_on_connected(&link->sender, core->now_ns, core->wall_us, nonce, &core->outbox);
     node_link_execute(link);
@@ -92,9 +94,11 @@ static size_t on_data(void *user, struct cfsr_conn *conn, uint8_t *span, size_t 
     struct cfsr_node_core *core = link->core;
     size_t taken = 0;
 
-    while (len_bytes - taken >= CFSR_LINK_HEADER_BYTES && link->conn == conn) {
+    while (taken < len_bytes && link->conn == conn) {
         struct cfsr_link_header header;
-        int rc = cfsr_link_header_load(span + taken, &header);
+        int rc = node_path_frame(link->path, span + taken, len_bytes - taken, &header);
+        if (rc == -EAGAIN)
+            break;
         if (rc == 0 && !cfsr_sender_expects(&link->sender, header.type))
             rc = -CFSR_E_BAD_FRAME; /* before its bytes are waited for */
         if (rc < 0) {
@@ -120,8 +124,17 @@ static size_t on_data(void *user, struct cfsr_conn *conn, uint8_t *span, size_t 
         taken += frame_bytes;
     }
     if (taken > 0)
-        core->env.transport->recv_release(conn, taken);
+        link->path->transport->recv_release(conn, taken);
     return taken;
+}
+
+/* The transport is through with it, or never took it. */
+static void release_body(struct node_link *link, struct node_frame *frame)
+{
+    if (frame->sealed != NULL)
+        node_seal_release(link, frame);
+    else
+        node_batch_release(frame->batch);
 }
 
 static void on_sent(void *user, struct cfsr_conn *conn, uint64_t cookie)
@@ -129,7 +142,7 @@ static void on_sent(void *user, struct cfsr_conn *conn, uint64_t cookie)
     struct node_link *link = user;
     if (cookie & NODE_COOKIE_CONTROL) {
         node_control_sent(&link->control, cookie);
-        link->core->env.transport->recv_resume(conn);
+        link->path->transport->recv_resume(conn);
         return;
     }
     if (cookie == NODE_COOKIE_REPLY) {
@@ -142,7 +155,7 @@ static void on_sent(void *user, struct cfsr_conn *conn, uint64_t cookie)
     frame->busy = false;
     link->frames_busy--;
     link->queued_bytes -= frame->frame_bytes;
-    node_batch_release(frame->batch);
+    release_body(link, frame);
 }
 
 static void on_writable(void *user, struct cfsr_conn *conn)
@@ -162,7 +175,8 @@ static void log_closed(const struct node_link *link)
         return;
     cfsr_log(sender->fault != 0 ? CFSR_LOG_ERROR : CFSR_LOG_WARN,
              sender->fault != 0 ? "link_faulted" : "link_down", CFSR_U("peer", peer->site_id),
-             CFSR_S("peer_name", peer->name), CFSR_S("endpoint", peer->endpoint),
+             CFSR_S("peer_name", peer->name),
+             CFSR_S("endpoint", peer->endpoint[link->path - link->core->env.path]),
              CFSR_U("core", link->core->options.core), CFSR_S("reason", cfsr_error_name(reason)),
              CFSR_S("detail", sender->last_detail), CFSR_U("lane", sender->fault_lane),
              CFSR_U("lsn", sender->fault_lsn));
@@ -193,7 +207,7 @@ static void on_closed(void *user, struct cfsr_conn *conn, int reason)
     link->mark_count = 0;
     core->env.random(core->env.user, &random, sizeof random);
     cfsr_sender_on_closed(&link->sender, core->now_ns, reason, random);
-    if (!core->draining && !was_quiet)
+    if (!node_path_ended(link) && !core->draining && !was_quiet)
         log_closed(link);
 }
 
@@ -210,21 +224,23 @@ static const struct cfsr_conn_events link_events = {
 static void dial(struct node_link *link)
 {
     struct cfsr_node_core *core = link->core;
-    const struct cfsr_node_peer *peer = &core->options.peers[link->peer];
     struct cfsr_preamble preamble = {.version = CFSR_WIRE_VERSION, .target_core = link->peer_core};
+    const char *endpoint;
     uint32_t random;
-    int rc;
+    int rc = node_path_dial(link, &endpoint);
 
     CFSR_ASSERT(link->conn == NULL);
     link->attempt++;
     cfsr_counter_add(&core->counters.connects, 1);
-    rc = core->env.transport->connect(core->env.group, peer->endpoint, &preamble,
-                                      core->options.hello_timeout_ns, &link_events, link,
-                                      &link->conn);
+    if (rc == 0)
+        rc = link->path->transport->connect(link->path->group, endpoint, &preamble,
+                                            core->options.hello_timeout_ns, &link_events, link,
+                                            &link->conn);
     if (rc < 0) {
         core->env.random(core->env.user, &random, sizeof random);
         cfsr_sender_on_closed(&link->sender, core->now_ns, rc, random);
-        log_closed(link);
+        if (!node_path_ended(link))
+            log_closed(link);
     }
 }
 
@@ -242,7 +258,7 @@ static void time_ack(struct node_link *link, uint32_t lane, uint64_t lsn)
     }
 }
 
-static struct node_link *free_link(struct cfsr_node_core *core)
+struct node_link *node_link_free(struct cfsr_node_core *core)
 {
     for (uint32_t i = 0; i < core->link_count; i++)
         if (!core->links[i].in_use)
@@ -256,7 +272,18 @@ static uint64_t *acked_of(const struct cfsr_node_core *core, uint32_t peer, uint
     return &core->acked[(size_t)peer * CFSR_LANES_MAX + lane];
 }
 
-static void open_link(struct node_link *link, uint32_t peer, uint32_t peer_core, uint64_t lane_mask)
+void node_link_take_acked(struct node_link *link)
+{
+    for (uint32_t lane = 0; lane < CFSR_LANES_MAX; lane++) {
+        uint64_t acked = *acked_of(link->core, link->peer, lane);
+        if ((link->sender.options.lane_mask >> lane & 1) == 0 || acked == CFSR_LSN_UNKNOWN)
+            continue;
+        link->sender.lane[lane].acked_lsn = acked;
+        link->sender.lane[lane].known = true;
+    }
+}
+
+void node_link_open(struct node_link *link, uint32_t peer, uint32_t peer_core, uint64_t lane_mask)
 {
     struct cfsr_node_core *core = link->core;
     const struct cfsr_node_options *options = &core->options;
@@ -285,18 +312,18 @@ static void open_link(struct node_link *link, uint32_t peer, uint32_t peer_core,
     link->up = false;
     link->peer = peer;
     link->peer_core = peer_core;
+    link->established = false;
+    link->rival = NULL;
+    link->challenger = false;
+    link->held = false;
+    link->emptying = false;
+    node_route_init(link);
     cfsr_sender_init(&link->sender, &sender, core->now_ns);
-    for (uint32_t lane = 0; lane < CFSR_LANES_MAX; lane++) {
-        uint64_t acked = *acked_of(core, peer, lane);
-        if ((lane_mask >> lane & 1) == 0)
-            continue;
-        cfsr_sender_on_head(&link->sender, core->now_ns, lane, core->head_lsn[lane],
-                            core->head_entries[lane]);
-        if (acked != CFSR_LSN_UNKNOWN) {
-            link->sender.lane[lane].acked_lsn = acked;
-            link->sender.lane[lane].known = true;
-        }
-    }
+    for (uint32_t lane = 0; lane < CFSR_LANES_MAX; lane++)
+        if (lane_mask >> lane & 1)
+            cfsr_sender_on_head(&link->sender, core->now_ns, lane, core->head_lsn[lane],
+                                core->head_entries[lane]);
+    node_link_take_acked(link);
 }
 
 /* One link for each of the peer's cores that owns lanes of this core; the pool holds as many, as no
@@ -310,10 +337,10 @@ static void open_links(struct cfsr_node_core *core, uint32_t peer, uint32_t core
         if (node_owns(core, lane))
             mask_of_core[lane % cores] |= 1ull << lane;
     for (uint32_t c = 0; c < cores; c++) {
-        struct node_link *link = mask_of_core[c] != 0 ? free_link(core) : NULL;
+        struct node_link *link = mask_of_core[c] != 0 ? node_link_free(core) : NULL;
         if (link == NULL)
             continue;
-        open_link(link, peer, c, mask_of_core[c]);
+        node_link_open(link, peer, c, mask_of_core[c]);
         cfsr_sender_resume_backoff(&link->sender, core->now_ns, attempts);
     }
 }
@@ -324,9 +351,9 @@ static void reroute(struct node_link *old, uint32_t cores)
 {
     struct cfsr_node_core *core = old->core;
 
-    if (cores == 0 || cores > CFSR_NODE_CORES_MAX || old->retiring)
+    if (cores == 0 || cores > CFSR_NODE_CORES_MAX || old->retiring || old->challenger)
         return; /* nonsense from the peer: the link goes on as it is and backs off; or another link
-                   was told the same */
+                   was or will be told the same */
     for (uint32_t i = 0; i < core->link_count; i++)
         if (core->links[i].in_use && core->links[i].peer == old->peer)
             core->links[i].retiring = true;
@@ -361,11 +388,12 @@ static void execute_one(struct node_link *link, const struct cfsr_action *action
     case CFSR_ACTION_DIAL: dial(link); break;
     case CFSR_ACTION_CLOSE:
         if (link->conn != NULL)
-            core->env.transport->close(link->conn, true);
+            link->path->transport->close(link->conn, true);
         break;
     case CFSR_ACTION_SEND_FRAME:
         if (link->conn != NULL)
-            node_control_send(core, &link->control, link->conn, action->frame, action->frame_bytes);
+            node_control_send(link->path, &link->control, link->conn, action->frame,
+                              action->frame_bytes);
         break;
     case CFSR_ACTION_CHECK_STAMP:
         if (link->conn != NULL)
@@ -407,9 +435,12 @@ static void publish(struct node_link *link)
     cfsr_counter_add(&counters->retransmitted_bytes,
                      now->retransmitted_bytes - then->retransmitted_bytes);
     link->counted = *now;
+    if (!link->established && (up || link->sender.state == CFSR_SENDER_REPAIRING))
+        node_path_established(link);
     if (up && !link->up)
         cfsr_log(CFSR_LOG_INFO, "link_up", CFSR_U("peer", peer->site_id),
-                 CFSR_S("peer_name", peer->name), CFSR_S("endpoint", peer->endpoint),
+                 CFSR_S("peer_name", peer->name),
+                 CFSR_S("endpoint", peer->endpoint[link->path - link->core->env.path]),
                  CFSR_U("core", link->core->options.core),
                  CFSR_U("lanes", (uint64_t)__builtin_popcountll(link->sender.options.lane_mask)));
     if (up && !link->up)
@@ -468,7 +499,8 @@ static void send_batch(struct node_link *link, struct node_batch *batch, struct 
 {
     struct cfsr_node_core *core = link->core;
     uint8_t *prefix = frame->head + CFSR_LINK_HEADER_BYTES;
-    uint16_t flags = cfsr_sender_sent(&link->sender, core->now_ns, lane, batch->header.lsn_to);
+    uint64_t lsn_to = batch->header.lsn_to;
+    uint16_t flags = cfsr_sender_sent(&link->sender, core->now_ns, lane, lsn_to);
     uint32_t length = CFSR_BATCH_PREFIX_BYTES + batch->header.stored_bytes;
     struct cfsr_frame out = {
         .pieces = {{.iov_base = frame->head, .iov_len = sizeof frame->head},
@@ -482,14 +514,17 @@ static void send_batch(struct node_link *link, struct node_batch *batch, struct 
     core->sent_ns = core->now_ns;
     cfsr_batch_header_store(&batch->header, prefix);
     cfsr_batch_sign(link->batch_key, link->batch_key_id, prefix, NULL, 0);
-    cfsr_session_seal_batch(&link->sender.session, flags, prefix + CFSR_BATCH_TAG_OFFSET, length,
-                            frame->head);
     frame->batch = batch;
-    frame->frame_bytes = CFSR_LINK_HEADER_BYTES + length;
-    rc = core->env.transport->send(link->conn, CFSR_STREAM_DATA, &out, 1);
+    if (cfsr_session_seals(&link->sender.session))
+        node_seal_frame(link, flags, frame, &out);
+    else
+        cfsr_session_seal_batch(&link->sender.session, flags, prefix + CFSR_BATCH_TAG_OFFSET,
+                                length, frame->head);
+    frame->frame_bytes = (uint32_t)(sizeof frame->head + out.pieces[1].iov_len);
+    rc = link->path->transport->send(link->conn, CFSR_STREAM_DATA, &out, 1);
     if (rc != 1) {
         /* Sealed but not taken: the sequence has a hole, so this connection is over. */
-        node_batch_release(batch);
+        release_body(link, frame);
         cfsr_sender_abort(&link->sender, rc < 0 ? rc : -EIO, "the transport took no frame",
                           &core->outbox);
         node_link_execute(link);
@@ -500,7 +535,7 @@ static void send_batch(struct node_link *link, struct node_batch *batch, struct 
     link->queued_bytes += frame->frame_bytes;
     if (link->mark_count < CFSR_NODE_ACK_MARKS) {
         uint32_t at = (link->mark_head + link->mark_count++) % CFSR_NODE_ACK_MARKS;
-        link->mark[at] = (struct node_ack_mark){lane, batch->header.lsn_to, core->now_ns};
+        link->mark[at] = (struct node_ack_mark){lane, lsn_to, core->now_ns};
     }
     cfsr_counter_add(&core->counters.batches_sent, 1);
     cfsr_counter_add(&core->counters.wire_bytes_sent, frame->frame_bytes);
@@ -530,7 +565,7 @@ int node_link_reply(struct node_link *link, void *bytes, uint32_t payload_bytes)
     };
     if (frame_bytes == 0)
         return -ENOTCONN;
-    if (core->env.transport->send(link->conn, CFSR_STREAM_DATA, &out, 1) == 1)
+    if (link->path->transport->send(link->conn, CFSR_STREAM_DATA, &out, 1) == 1)
         return 0;
     cfsr_sender_abort(&link->sender, -EIO, "the transport took no frame", &core->outbox);
     node_link_execute(link);
@@ -565,6 +600,10 @@ static unsigned send_due(struct node_link *link)
     while (has_room(link) && cfsr_sender_next(&link->sender, core->now_ns, link->frames_busy == 0,
                                               skip_mask, &lane, &from)) {
         struct node_batch *batch;
+        if (!node_seal_has_room(link)) {
+            cfsr_counter_add(&core->counters.stall_no_seal_slot, 1);
+            break;
+        }
         int rc = batch_key(link);
         if (rc == 0)
             rc = node_batch_get(core, lane, from, &batch);
@@ -604,6 +643,7 @@ static void retire(struct node_link *link)
     cfsr_sender_fini(&link->sender);
     cfsr_mac_key_destroy(link->batch_key);
     link->batch_key = NULL;
+    node_rivals_part(link);
     link->in_use = false;
     if (cores == 0)
         return;
@@ -628,6 +668,7 @@ static unsigned turn(struct node_link *link)
     }
     if (!is_ready(link))
         return 0;
+    node_path_turn(link);
     for (uint32_t lane = 0; lane < core->options.site->lanes; lane++)
         if (link->sender.options.lane_mask >> lane & 1)
             cfsr_sender_on_head(&link->sender, core->now_ns, lane, core->head_lsn[lane],
@@ -641,7 +682,7 @@ static unsigned turn(struct node_link *link)
     }
     if (cfsr_sender_is_caught_up(&link->sender))
         link->caught_up_ns = core->now_ns;
-    return send_due(link);
+    return node_path_is_quiet(link) ? 0 : send_due(link);
 }
 
 unsigned node_links_turn(struct cfsr_node_core *core)
@@ -666,6 +707,7 @@ uint64_t node_links_deadline(const struct cfsr_node_core *core)
             continue;
         if (link->retiring)
             continue; /* its connection's end is what to wait for */
+        deadline = cfsr_min_u64(deadline, node_path_deadline(link));
         deadline = cfsr_min_u64(deadline, cfsr_sender_next_deadline(&link->sender));
         /* In the past: the last turn tried, and waits for the disk, a slot or the pipe, whose
          * events come by themselves. */
@@ -693,18 +735,16 @@ bool node_links_idle(const struct cfsr_node_core *core)
 
 int node_links_create(struct cfsr_node_core *core, uint64_t now_ns)
 {
-    /* Every peer: a link for each of its cores that can share a lane, and one more; lane maps
-     * follow each other, they do not overlap. */
     uint32_t owned = (uint32_t)__builtin_popcountll(core->lane_mask);
     uint32_t peers = core->options.peer_count;
     core->now_ns = now_ns;
     if (peers == 0)
         return 0;
-    core->links = calloc((size_t)peers * (owned + 1), sizeof *core->links);
+    core->links = calloc(node_links_max(&core->options, owned), sizeof *core->links);
     core->acked = calloc((size_t)peers * CFSR_LANES_MAX, sizeof *core->acked);
     if (core->links == NULL || core->acked == NULL)
         return -ENOMEM;
-    core->link_count = peers * (owned + 1);
+    core->link_count = node_links_max(&core->options, owned);
     for (uint32_t peer = 0; peer < peers; peer++)
         memcpy(acked_of(core, peer, 0), core->options.peers[peer].acked_lsn,
                sizeof core->options.peers[peer].acked_lsn);
@@ -715,7 +755,7 @@ int node_links_create(struct cfsr_node_core *core, uint64_t now_ns)
             return rc;
     }
     for (uint32_t peer = 0; peer < peers && core->lane_mask != 0; peer++)
-        open_link(free_link(core), peer, core->options.core, core->lane_mask);
+        node_link_open(node_link_free(core), peer, core->options.core, core->lane_mask);
     return 0;
 }
 

@@ -168,8 +168,7 @@ static int inbox_records(struct node_server *server)
     uint32_t frame_bytes;
     int rc = cfsr_inbox_find_frame(core->env.blocking_fs, core->options.site, query->lane,
                                    query->origin, &query->journal, query->lsn_from,
-                                   server->frame + BODY_OFFSET,
-                                   CFSR_NODE_QUERY_FRAME_BYTES - BODY_OFFSET, &frame_bytes);
+                                   server->frame + BODY_OFFSET, CFSR_REPLY_BODY_MAX, &frame_bytes);
 
     if (rc == 0)
         rc = cfsr_batch_header_load(server->frame + BODY_OFFSET, &header);

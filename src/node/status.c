@@ -18,6 +18,9 @@ static void fill_link(const struct node_link *link, struct cfsr_node_link_status
     out->caught_up = cfsr_sender_is_caught_up(sender);
     out->caught_up_ns = link->caught_up_ns;
     out->peer_core = link->peer_core;
+    out->path = cfsr_route_path(&link->route);
+    out->path_reason = link->route.reason;
+    out->route = link->route.counters;
     out->in_flight_bytes = sender->in_flight_bytes;
     out->rtt_us = sender->rtt_us;
     out->clock_offset_us = sender->peer_clock_offset_us;
@@ -92,7 +95,7 @@ void cfsr_node_core_status(const struct cfsr_node_core *core, struct cfsr_node_s
     status_out->connections_in = core->conns_in_use;
     fill_scrub(core, &status_out->scrub);
     for (uint32_t i = 0; i < core->link_count && status_out->link_count < CFSR_NODE_LINKS_MAX; i++)
-        if (core->links[i].in_use && !core->links[i].retiring)
+        if (core->links[i].in_use && !core->links[i].retiring && !core->links[i].challenger)
             fill_link(&core->links[i], &status_out->link[status_out->link_count++]);
     for (uint32_t peer = 0; peer < core->options.peer_count; peer++)
         for (uint32_t lane = 0; lane < core->options.site->lanes; lane++)

@@ -3,7 +3,8 @@
  * need by the helper thread.
  *
  * Thread:     the core; preparing, opening and closing segments are jobs.
- * Invariants: a slot belongs to one lane from give_slot() until its write completed. A write that
+ * Invariants: a slot belongs to one lane from give_slot() until its write completed; so does the
+ * memory of a frame that is written from where it was received. A write that
  * failed is final for its descriptor: the lane acknowledges nothing more, its connections end, its
  * files are closed, and a job reads the lane back through new descriptors; it goes on in a segment
  * that has no durable record yet, with the cursors that were durable before, and the peers send the
@@ -140,9 +141,13 @@ static void supply(struct node_store *store)
 
 /* ---- after a failed write ---- */
 
+/* A slot, or received memory that was written in place. */
 static void give_back_slot(struct cfsr_node_core *core, uint32_t slot)
 {
-    CFSR_ASSERT(slot < core->slot_count);
+    if (slot >= core->slot_count) {
+        node_lent_back(core, slot);
+        return;
+    }
     core->slots[slot].next_free = core->slot_free;
     core->slot_free = slot;
 }
@@ -334,6 +339,15 @@ bool node_store_room(struct node_store *store, uint32_t frame_bytes)
     }
 }
 
+bool node_store_room_in_place(struct node_store *store, uint32_t frame_bytes)
+{
+    int rc = cfsr_inbox_lane_room_in_place(store->inbox, frame_bytes);
+
+    if (rc == -ENOBUFS && give_slot(store))
+        rc = cfsr_inbox_lane_room_in_place(store->inbox, frame_bytes);
+    return rc == 0;
+}
+
 /* Cursors that are asked for and not laid out yet; what hinders it ends with a turn. */
 static void put_cursors(struct node_store *store)
 {
@@ -389,7 +403,9 @@ static unsigned start_writes(struct node_store *store)
         struct cfsr_file_op *op = &write->op;
         *op = (struct cfsr_file_op){
             .type = core->options.ack_written ? CFSR_FILE_WRITE : CFSR_FILE_WRITE_DURABLE,
-            .buffer_index = core->slots[write->write.slot].buffer_index,
+            .buffer_index = write->write.slot < core->slot_count
+                                ? core->slots[write->write.slot].buffer_index
+                                : CFSR_BUFFER_UNREGISTERED,
             .file = write->write.file,
             .buf = write->write.buf,
             .len_bytes = write->write.len_bytes,

@@ -224,6 +224,11 @@ int cfsr_batch_encode(struct cfsr_batch_codec *codec, const void *raw, uint32_t 
     return 0;
 }
 
+uint32_t cfsr_batch_extension_bytes(const void *prefix)
+{
+    return cfsr_load_le16((const uint8_t *)prefix + AT_EXTENSION_BYTES);
+}
+
 void cfsr_batch_sign(struct cfsr_mac_key *key, uint32_t key_id, void *prefix, const void *extension,
                      uint32_t extension_bytes)
 {

@@ -84,6 +84,8 @@ void cfsr_batch_header_store(const struct cfsr_batch_header *header, void *prefi
  * original, else stored < original. -CFSR_E_BAD_FRAME, -CFSR_E_VERSION.
  */
 int cfsr_batch_header_load(const void *prefix, struct cfsr_batch_header *header_out);
+/* Bytes between the prefix and the body, as the prefix says: unchecked. */
+uint32_t cfsr_batch_extension_bytes(const void *prefix);
 
 /* Contexts of one core: compressor, decompressor, digest. */
 struct cfsr_batch_codec;

@@ -311,9 +311,10 @@ uint32_t cfsr_receiver_reply(struct cfsr_receiver *receiver, void *frame, uint32
 }
 
 void cfsr_receiver_on_frame(struct cfsr_receiver *receiver, uint64_t now_ns, uint64_t wall_us,
-                            const struct cfsr_link_header *header, const void *frame,
+                            const struct cfsr_link_header *header, void *frame,
                             struct cfsr_outbox *out)
 {
+    struct cfsr_link_header plain = *header;
     int rc;
 
     if (receiver->state == CFSR_RECEIVER_CLOSING)
@@ -327,10 +328,12 @@ void cfsr_receiver_on_frame(struct cfsr_receiver *receiver, uint64_t now_ns, uin
         return;
     }
     rc = cfsr_session_open(&receiver->session, header, frame);
+    if (rc == 0)
+        rc = cfsr_session_open_body(&receiver->session, &plain, frame);
     if (rc == 0) {
         prove(receiver, now_ns, out);
         receiver->deadline_ns = now_ns + receiver->options.idle_timeout_ns;
-        rc = on_control(receiver, now_ns, wall_us, header,
+        rc = on_control(receiver, now_ns, wall_us, &plain,
                         (const uint8_t *)frame + CFSR_LINK_HEADER_BYTES, out);
     }
     if (rc < 0)
@@ -363,9 +366,10 @@ static int check_batch(const struct cfsr_receiver *receiver, const struct cfsr_l
 
 enum cfsr_admission cfsr_receiver_admit(
     struct cfsr_receiver *receiver, uint64_t now_ns, const struct cfsr_link_header *link,
-    const void *frame, uint64_t (*staged_lsn)(void *user, uint64_t site_id, uint32_t lane),
+    void *frame, uint64_t (*staged_lsn)(void *user, uint64_t site_id, uint32_t lane),
     struct cfsr_batch_header *header_out, struct cfsr_outbox *out)
 {
+    struct cfsr_link_header plain = *link;
     struct cfsr_batch_header batch;
     int rc;
 
@@ -377,10 +381,12 @@ enum cfsr_admission cfsr_receiver_admit(
     rc = cfsr_session_open(&receiver->session, link, frame);
     if (rc == 0) {
         prove(receiver, now_ns, out);
-        rc = cfsr_batch_header_load((const uint8_t *)frame + CFSR_LINK_HEADER_BYTES, &batch);
+        rc = cfsr_session_open_body(&receiver->session, &plain, frame);
     }
     if (rc == 0)
-        rc = check_batch(receiver, link, &batch);
+        rc = cfsr_batch_header_load((const uint8_t *)frame + CFSR_LINK_HEADER_BYTES, &batch);
+    if (rc == 0)
+        rc = check_batch(receiver, &plain, &batch);
     if (rc < 0) {
         cfsr_receiver_reject(receiver, now_ns, rc, cfsr_strerror(rc), out);
         return CFSR_ADMIT_REFUSE;

@@ -89,9 +89,9 @@ void cfsr_receiver_tick_blocked(struct cfsr_receiver *receiver, uint64_t now_ns,
 void cfsr_receiver_on_stalled(struct cfsr_receiver *receiver, uint64_t now_ns);
 uint64_t cfsr_receiver_next_deadline(const struct cfsr_receiver *receiver);
 
-/* Any frame but a BATCH of a running receiver. */
+/* Any frame but a BATCH of a running receiver; a sealed body is opened where it is. */
 void cfsr_receiver_on_frame(struct cfsr_receiver *receiver, uint64_t now_ns, uint64_t wall_us,
-                            const struct cfsr_link_header *header, const void *frame,
+                            const struct cfsr_link_header *header, void *frame,
                             struct cfsr_outbox *out);
 
 /*
@@ -112,11 +112,13 @@ enum cfsr_admission {
 };
 /*
  * Opens a BATCH frame's link part and checks its prefix against the session and the lane's staged
- * cursor. Needs only the first 256 bytes of the frame. *header_out is filled unless refused.
+ * cursor. Needs only the first 256 bytes of the frame; all of it where bodies are sealed: the body
+ * is opened in place, and the batch is then as its origin signed it (link still tells its length on
+ * the wire). *header_out is filled unless refused.
  */
 enum cfsr_admission cfsr_receiver_admit(
     struct cfsr_receiver *receiver, uint64_t now_ns, const struct cfsr_link_header *link,
-    const void *frame, uint64_t (*staged_lsn)(void *user, uint64_t site_id, uint32_t lane),
+    void *frame, uint64_t (*staged_lsn)(void *user, uint64_t site_id, uint32_t lane),
     struct cfsr_batch_header *header_out, struct cfsr_outbox *out);
 /* The batch failed a later check (tag, digest, decompression, records): GOODBYE and close. */
 void cfsr_receiver_reject(struct cfsr_receiver *receiver, uint64_t now_ns, int reason,
@@ -134,8 +136,8 @@ bool cfsr_receiver_can_ask(const struct cfsr_receiver *receiver, uint32_t lane);
 /* Sends the QUERY; can_ask() must have been true. */
 void cfsr_receiver_ask(struct cfsr_receiver *receiver, const struct cfsr_query *query,
                        uint64_t deadline_ns, struct cfsr_outbox *out);
-/* Seals the REPLY to queries.served: frame = link header space, payload. Its length; 0 if the
- * connection is not that one any more. */
+/* Seals the REPLY to queries.served: frame = link header space, payload, CFSR_SEAL_TAG_BYTES of
+ * room. Its length; 0 if the connection is not that one any more. */
 uint32_t cfsr_receiver_reply(struct cfsr_receiver *receiver, void *frame, uint32_t payload_bytes);
 /* A frame of this type and length may be waited for: what has not proven the key holds little, and
  * a REPLY only comes when one is due. */

@@ -119,6 +119,7 @@ static bool is_fault(int reason)
     case CFSR_E_WRONG_SITE:
     case CFSR_E_LANES_DIFFER:
     case CFSR_E_VERSION:
+    case CFSR_E_SEAL_REQUIRED:
     case CFSR_E_JOURNAL_FORKED:
     case CFSR_E_JOURNAL_CHANGED:
     case CFSR_E_NEEDS_BOOTSTRAP:
@@ -591,9 +592,10 @@ static int on_control(struct cfsr_sender *sender, uint64_t now_ns, uint64_t wall
 }
 
 void cfsr_sender_on_frame(struct cfsr_sender *sender, uint64_t now_ns, uint64_t wall_us,
-                          const struct cfsr_link_header *header, const void *frame,
+                          const struct cfsr_link_header *header, void *frame,
                           struct cfsr_outbox *out)
 {
+    struct cfsr_link_header plain = *header;
     int rc;
 
     if (sender->state == CFSR_SENDER_HELLO) {
@@ -609,9 +611,11 @@ void cfsr_sender_on_frame(struct cfsr_sender *sender, uint64_t now_ns, uint64_t 
         sender->state != CFSR_SENDER_REPAIRING)
         return; /* closing: late frames are of no use */
     rc = cfsr_session_open(&sender->session, header, frame);
+    if (rc == 0)
+        rc = cfsr_session_open_body(&sender->session, &plain, frame);
     if (rc == 0) {
         sender->last_heard_ns = now_ns;
-        rc = on_control(sender, now_ns, wall_us, header,
+        rc = on_control(sender, now_ns, wall_us, &plain,
                         (const uint8_t *)frame + CFSR_LINK_HEADER_BYTES, out);
     }
     if (rc < 0)

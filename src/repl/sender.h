@@ -145,10 +145,10 @@ void cfsr_sender_on_connected(struct cfsr_sender *sender, uint64_t now_ns, uint6
                               const uint8_t nonce[32], struct cfsr_outbox *out);
 void cfsr_sender_on_closed(struct cfsr_sender *sender, uint64_t now_ns, int reason,
                            uint32_t random);
-/* A whole frame whose link header is loaded. Everything from the peer is checked; trouble ends in a
- * CLOSE action. */
+/* A whole frame whose link header is loaded; a sealed body is opened where it is. Everything from
+ * the peer is checked; trouble ends in a CLOSE action. */
 void cfsr_sender_on_frame(struct cfsr_sender *sender, uint64_t now_ns, uint64_t wall_us,
-                          const struct cfsr_link_header *header, const void *frame,
+                          const struct cfsr_link_header *header, void *frame,
                           struct cfsr_outbox *out);
 /* Answer to CHECK_STAMP: rc 0 and the stamp found with its end LSN; -ENOENT the range is gone;
  * other: could not read. */
@@ -188,8 +188,8 @@ bool cfsr_sender_can_ask(const struct cfsr_sender *sender, uint32_t lane);
 /* Sends the QUERY; can_ask() must have been true. */
 void cfsr_sender_ask(struct cfsr_sender *sender, const struct cfsr_query *query,
                      uint64_t deadline_ns, struct cfsr_outbox *out);
-/* Seals the REPLY to queries.served: frame = link header space, payload. Its length; 0 if the
- * connection is not that one any more. */
+/* Seals the REPLY to queries.served: frame = link header space, payload, CFSR_SEAL_TAG_BYTES of
+ * room. Its length; 0 if the connection is not that one any more. */
 uint32_t cfsr_sender_reply(struct cfsr_sender *sender, void *frame, uint32_t payload_bytes);
 /* A frame of this type may be waited for: a REPLY only when one is due. */
 bool cfsr_sender_expects(const struct cfsr_sender *sender, unsigned type);

@@ -1,5 +1,6 @@
 /*
- * session.c - handshake and link tags of one connection (docs/wire-format.md, "Handshake").
+ * session.c - handshake and keys of one connection (docs/wire-format.md, "Handshake"); its frames
+ * are in session_frames.c.
  *
  * Owner: the thread of the connection. No I/O, clock or randomness: nonces and times are given.
  * Invariants: nothing is believed before its tag was checked; a key exists for one direction of one
@@ -22,19 +23,20 @@
 #include "base/assert.h"
 #include "base/bytes.h"
 #include "base/fail.h"
+#include "repl/session_internal.h"
 
 #define LABEL_HELLO         "cfsr hello 1"
 #define LABEL_FROM_DIALER   "cfsr session 1 dialer->acceptor"
 #define LABEL_FROM_ACCEPTOR "cfsr session 1 acceptor->dialer"
 #define LABEL_BATCH         "cfsr batch 1"
 
+#define LABEL_SEAL_FROM_DIALER   "cfsr seal 1 dialer->acceptor"
+#define LABEL_SEAL_FROM_ACCEPTOR "cfsr seal 1 acceptor->dialer"
+
 /* HELLO and HELLO_ACK are the first frame of their direction and always of this version, so that
  * any two can read them. */
 #define HANDSHAKE_LINK_SEQ 1
 #define HANDSHAKE_VERSION  CFSR_WIRE_VERSION_MIN
-
-_Static_assert(CFSR_LINK_HEADER_BYTES + CFSR_BATCH_PREFIX_BYTES == 256,
-               "what open() needs of a BATCH");
 
 static const uint8_t zero_tag[CFSR_TAG_LEN_BYTES];
 
@@ -55,6 +57,17 @@ static void drop_all_keys(struct cfsr_session *session)
     drop_handshake_keys(session);
     drop_key(&session->send_key);
     drop_key(&session->recv_key);
+    cfsr_aead_key_destroy(session->seal_key);
+    cfsr_aead_key_destroy(session->open_key);
+    session->seal_key = NULL;
+    session->open_key = NULL;
+}
+
+/* What this site says it can do: bodies are sealed because it wants them to be, or not at all. */
+static uint64_t offered_features(const struct cfsr_session_local *local)
+{
+    uint64_t seal = local->seal == CFSR_SEAL_REQUIRE ? CFSR_FEATURE_SEAL : 0;
+    return (local->features & ~CFSR_FEATURE_SEAL) | seal;
 }
 
 /* ---- keys ---- */
@@ -73,23 +86,38 @@ static int derive_hello_key(struct cfsr_mac_key *pair_key, const struct cfsr_hel
     return cfsr_mac_key_derive(pair_key, LABEL_HELLO, parts, CFSR_ARRAY_LEN(parts), key_out);
 }
 
-static int derive_direction_key(const struct cfsr_session *session, const char *label,
-                                struct cfsr_mac_key **key_out)
+/* C of the key table: what all keys of one session are bound to. */
+struct session_context {
+    uint8_t dialer_id[8], acceptor_id[8];
+    struct cfsr_mac_part part[6];
+};
+
+static void session_context_fill(const struct cfsr_session *session,
+                                 struct session_context *context)
 {
     const struct cfsr_hello *hello = &session->hello;
     const uint8_t *acceptor_nonce = session->dialer ? session->nonce_peer : session->nonce_local;
-    uint8_t dialer_id[8], acceptor_id[8];
-    cfsr_store_le64(dialer_id, hello->site_id);
-    cfsr_store_le64(acceptor_id, hello->peer_site_id);
+    cfsr_store_le64(context->dialer_id, hello->site_id);
+    cfsr_store_le64(context->acceptor_id, hello->peer_site_id);
     const struct cfsr_mac_part parts[] = {
         {hello->cluster.bytes, sizeof hello->cluster.bytes},
-        {dialer_id, sizeof dialer_id},
-        {acceptor_id, sizeof acceptor_id},
+        {context->dialer_id, sizeof context->dialer_id},
+        {context->acceptor_id, sizeof context->acceptor_id},
         {hello->nonce, sizeof hello->nonce},
         {acceptor_nonce, sizeof session->nonce_local},
         {hello->session_id, sizeof hello->session_id},
     };
-    return cfsr_mac_key_derive(session->pair_key, label, parts, CFSR_ARRAY_LEN(parts), key_out);
+    _Static_assert(sizeof parts == sizeof context->part, "all of C");
+    memcpy(context->part, parts, sizeof parts);
+}
+
+static int derive_direction_key(const struct cfsr_session *session, const char *label,
+                                struct cfsr_mac_key **key_out)
+{
+    struct session_context context;
+    session_context_fill(session, &context);
+    return cfsr_mac_key_derive(session->pair_key, label, context.part, CFSR_ARRAY_LEN(context.part),
+                               key_out);
 }
 
 /* Both session keys, or none. */
@@ -107,6 +135,25 @@ static int derive_session_keys(struct cfsr_session *session)
     session->send_key = session->dialer ? from_dialer : from_acceptor;
     session->recv_key = session->dialer ? from_acceptor : from_dialer;
     return 0;
+}
+
+/* Both seal keys, where sealing was agreed on: an acceptor's before it answers, a dialer's before
+ * it takes the answer. */
+static int derive_seal_keys(struct cfsr_session *session)
+{
+    struct session_context context;
+    if ((session->features & CFSR_FEATURE_SEAL) == 0)
+        return 0;
+    session_context_fill(session, &context);
+    int rc = cfsr_aead_key_derive(session->pair_key, CFSR_AEAD_SEALS,
+                                  session->dialer ? LABEL_SEAL_FROM_DIALER
+                                                  : LABEL_SEAL_FROM_ACCEPTOR,
+                                  context.part, CFSR_ARRAY_LEN(context.part), &session->seal_key);
+    if (rc < 0)
+        return rc;
+    return cfsr_aead_key_derive(session->pair_key, CFSR_AEAD_OPENS,
+                                session->dialer ? LABEL_SEAL_FROM_ACCEPTOR : LABEL_SEAL_FROM_DIALER,
+                                context.part, CFSR_ARRAY_LEN(context.part), &session->open_key);
 }
 
 int cfsr_session_batch_key(const struct cfsr_keyring *keyring, uint32_t key_id,
@@ -128,29 +175,6 @@ int cfsr_session_batch_key(const struct cfsr_keyring *keyring, uint32_t key_id,
     rc = cfsr_mac_key_derive(pair_key, LABEL_BATCH, parts, CFSR_ARRAY_LEN(parts), key_out);
     cfsr_mac_key_destroy(pair_key);
     return rc;
-}
-
-/* ---- tags ---- */
-
-static void sign(struct cfsr_mac_key *key, uint8_t *header, const void *signed_part,
-                 size_t len_bytes)
-{
-    const struct cfsr_mac_part parts[] = {{header, CFSR_LINK_SIGNED_BYTES},
-                                          {signed_part, len_bytes}};
-    cfsr_mac_compute(key, parts, CFSR_ARRAY_LEN(parts), header + CFSR_LINK_SIGNED_BYTES);
-}
-
-static bool tag_is_right(struct cfsr_mac_key *key, const uint8_t *frame,
-                         const struct cfsr_link_header *header)
-{
-    const struct cfsr_mac_part batch_tag = {frame + CFSR_LINK_HEADER_BYTES + CFSR_BATCH_TAG_OFFSET,
-                                            CFSR_TAG_LEN_BYTES};
-    const struct cfsr_mac_part payload = {frame + CFSR_LINK_HEADER_BYTES, header->length_bytes};
-    const struct cfsr_mac_part parts[] = {
-        {frame, CFSR_LINK_SIGNED_BYTES},
-        header->type == CFSR_FRAME_BATCH ? batch_tag : payload,
-    };
-    return cfsr_mac_verify(key, parts, CFSR_ARRAY_LEN(parts), header->tag);
 }
 
 /* ---- set-up ---- */
@@ -239,7 +263,7 @@ static void fill_hello(struct cfsr_session *session, uint32_t key_id, uint64_t l
     *hello = (struct cfsr_hello){
         .version_min = CFSR_WIRE_VERSION_MIN,
         .version_max = CFSR_WIRE_VERSION,
-        .features = local->features,
+        .features = offered_features(local),
         .cluster = site->cluster,
         .site_id = site->site_id,
         .peer_site_id = session->peer_site_id,
@@ -290,7 +314,7 @@ int cfsr_session_hello(struct cfsr_session *session, uint64_t lane_mask, const u
     uint8_t *frame = frame_out;
     uint32_t payload_bytes = cfsr_hello_store(&session->hello, frame + CFSR_LINK_HEADER_BYTES);
     int len = begin_handshake_frame(session, CFSR_FRAME_HELLO, payload_bytes, frame);
-    sign(session->hello_key, frame, frame + CFSR_LINK_HEADER_BYTES, payload_bytes);
+    cfsr_session_sign(session->hello_key, frame, frame + CFSR_LINK_HEADER_BYTES, payload_bytes);
     session->state = CFSR_SESSION_HELLO_SENT;
     return len;
 }
@@ -320,7 +344,7 @@ static int authenticate_hello(struct cfsr_session *session, const uint8_t *frame
     rc = derive_hello_key(session->pair_key, hello, &session->hello_key);
     if (rc < 0)
         return rc;
-    if (!tag_is_right(session->hello_key, frame, header))
+    if (!cfsr_session_tag_is_right(session->hello_key, frame, header))
         return -CFSR_E_BAD_KEY;
     rc = derive_session_keys(session);
     if (rc < 0)
@@ -406,6 +430,10 @@ static int check_terms(struct cfsr_session *session)
                       hello->cores);
     if (cfsr_uuid_is_zero(&hello->journal))
         return refuse(session, -CFSR_E_BAD_FRAME, "HELLO names no journal");
+    if (session->local->seal == CFSR_SEAL_REQUIRE && (hello->features & CFSR_FEATURE_SEAL) == 0)
+        return refuse(session, -CFSR_E_SEAL_REQUIRED,
+                      "site %llu does not seal bodies, site %llu requires it: set --seal of both",
+                      (unsigned long long)hello->site_id, (unsigned long long)site->site_id);
     return 0;
 }
 
@@ -433,12 +461,15 @@ int cfsr_session_on_hello(struct cfsr_session *session, const void *frame, uint3
     rc = check_terms(session);
     if (rc < 0)
         goto refused;
+    session->features = offered_features(session->local) & session->hello.features;
+    rc = derive_seal_keys(session);
+    if (rc < 0)
+        goto refused;
     drop_handshake_keys(session);
     session->next_recv_seq = HANDSHAKE_LINK_SEQ + 1;
     session->peer_site_id = session->hello.site_id;
     session->version = session->hello.version_max < CFSR_WIRE_VERSION ? session->hello.version_max
                                                                       : CFSR_WIRE_VERSION;
-    session->features = session->local->features & session->hello.features;
     return 0;
 
 refused:
@@ -515,7 +546,7 @@ int cfsr_session_hello_ack(struct cfsr_session *session, struct cfsr_hello_ack *
     uint32_t payload_bytes = cfsr_hello_ack_store(ack, frame + CFSR_LINK_HEADER_BYTES);
     int len = begin_handshake_frame(session, CFSR_FRAME_HELLO_ACK, payload_bytes, frame);
     if (session->authenticated)
-        sign(session->send_key, frame, frame + CFSR_LINK_HEADER_BYTES, payload_bytes);
+        cfsr_session_sign(session->send_key, frame, frame + CFSR_LINK_HEADER_BYTES, payload_bytes);
     if (ack->status == 0) {
         session->state = CFSR_SESSION_ANSWERED;
     } else {
@@ -548,6 +579,10 @@ static int check_answer(const struct cfsr_session *session, const struct cfsr_he
                          "site %llu answered with core %u of %u, features %#llx of %#llx", peer,
                          ack->core, ack->cores, (unsigned long long)ack->features,
                          (unsigned long long)hello->features);
+    if (session->local->seal == CFSR_SEAL_REQUIRE && (ack->features & CFSR_FEATURE_SEAL) == 0)
+        return cfsr_fail(
+            -CFSR_E_SEAL_REQUIRED,
+            "site %llu does not seal bodies, this site requires it: set --seal of both", peer);
     return 0;
 }
 
@@ -576,6 +611,10 @@ static int take_answer(struct cfsr_session *session, const struct cfsr_hello_ack
     } else {
         rc = check_answer(session, ack);
     }
+    if (rc == 0) {
+        session->features = ack->features;
+        rc = derive_seal_keys(session);
+    }
     if (rc < 0) {
         session->state = CFSR_SESSION_DEAD;
         drop_all_keys(session);
@@ -583,7 +622,6 @@ static int take_answer(struct cfsr_session *session, const struct cfsr_hello_ack
     }
     drop_handshake_keys(session);
     session->version = ack->version;
-    session->features = ack->features;
     session->next_recv_seq = HANDSHAKE_LINK_SEQ + 1;
     session->state = CFSR_SESSION_ESTABLISHED;
     *ack_out = *ack;
@@ -611,7 +649,7 @@ int cfsr_session_on_hello_ack(struct cfsr_session *session, const void *frame, u
     rc = derive_session_keys(session);
     if (rc < 0)
         return rc;
-    if (!tag_is_right(session->recv_key, frame, &header)) {
+    if (!cfsr_session_tag_is_right(session->recv_key, frame, &header)) {
         drop_key(&session->send_key);
         drop_key(&session->recv_key);
         return cfsr_fail(-CFSR_E_BAD_LINK_TAG,
@@ -620,106 +658,4 @@ int cfsr_session_on_hello_ack(struct cfsr_session *session, const void *frame, u
     }
     session->authenticated = true;
     return take_answer(session, &ack, ack_out);
-}
-
-/* ---- frames ---- */
-
-static void seal_header(struct cfsr_session *session, enum cfsr_frame_type type, uint16_t flags,
-                        uint32_t length_bytes, const void *signed_part, size_t signed_bytes,
-                        uint8_t *header)
-{
-    CFSR_ASSERT(session->send_key != NULL);
-    bool batch = type == CFSR_FRAME_BATCH, data = cfsr_frame_is_data(type);
-    const struct cfsr_link_header link = {
-        .version = (uint8_t)session->version,
-        .type = (uint8_t)type,
-        .flags = flags,
-        .length_bytes = length_bytes,
-        .link_seq = data ? session->next_send_data : session->next_send_seq,
-        .batch_seq = batch ? session->next_send_batch : 0,
-    };
-    /* Each stream counts for itself: CONTROL frames overtake sealed DATA frames in the transport.
-     */
-    if (data)
-        session->next_send_data++;
-    else
-        session->next_send_seq++;
-    session->next_send_batch += batch;
-    cfsr_link_header_store(&link, header);
-    sign(session->send_key, header, signed_part, signed_bytes);
-}
-
-uint32_t cfsr_session_seal(struct cfsr_session *session, enum cfsr_frame_type type, uint16_t flags,
-                           void *frame, uint32_t payload_bytes)
-{
-    CFSR_ASSERT(!cfsr_frame_is_data(type) && payload_bytes <= CFSR_CONTROL_MAX_BYTES);
-    uint8_t *bytes = frame;
-    seal_header(session, type, flags, payload_bytes, bytes + CFSR_LINK_HEADER_BYTES, payload_bytes,
-                bytes);
-    return CFSR_LINK_HEADER_BYTES + payload_bytes;
-}
-
-uint32_t cfsr_session_seal_reply(struct cfsr_session *session, void *frame, uint32_t payload_bytes)
-{
-    uint8_t *bytes = frame;
-    CFSR_ASSERT(payload_bytes <= CFSR_FRAME_MAX_BYTES - CFSR_LINK_HEADER_BYTES);
-    seal_header(session, CFSR_FRAME_REPLY, 0, payload_bytes, bytes + CFSR_LINK_HEADER_BYTES,
-                payload_bytes, bytes);
-    return CFSR_LINK_HEADER_BYTES + payload_bytes;
-}
-
-void cfsr_session_seal_batch(struct cfsr_session *session, uint16_t flags,
-                             const uint8_t batch_tag[CFSR_TAG_LEN_BYTES], uint32_t length_bytes,
-                             void *link_header_out)
-{
-    CFSR_ASSERT(length_bytes >= CFSR_BATCH_PREFIX_BYTES &&
-                length_bytes <= CFSR_FRAME_MAX_BYTES - CFSR_LINK_HEADER_BYTES);
-    seal_header(session, CFSR_FRAME_BATCH, flags, length_bytes, batch_tag, CFSR_TAG_LEN_BYTES,
-                link_header_out);
-}
-
-/* Data flows from the dialer to the acceptor, acks the other way; heartbeats and goodbyes both
- * ways; so do queries and replies, between two sites that know them and have proven themselves. */
-static bool is_expected(const struct cfsr_session *session, unsigned type)
-{
-    bool open = session->state == CFSR_SESSION_ESTABLISHED ||
-                session->state == CFSR_SESSION_ANSWERED;
-    bool asks = session->state == CFSR_SESSION_ESTABLISHED &&
-                (session->features & CFSR_FEATURE_QUERY) != 0;
-    switch (type) {
-    case CFSR_FRAME_BATCH: return open && !session->dialer;
-    case CFSR_FRAME_ACK: return open && session->dialer;
-    case CFSR_FRAME_HEARTBEAT:
-    case CFSR_FRAME_GOODBYE: return open;
-    case CFSR_FRAME_QUERY:
-    case CFSR_FRAME_REPLY: return asks;
-    default: return false;
-    }
-}
-
-int cfsr_session_open(struct cfsr_session *session, const struct cfsr_link_header *header,
-                      const void *frame)
-{
-    if (!is_expected(session, header->type) || header->version != session->version)
-        return cfsr_fail(-CFSR_E_BAD_FRAME, "frame type %u of version %u has no place here",
-                         header->type, header->version);
-    bool batch = header->type == CFSR_FRAME_BATCH, data = cfsr_frame_is_data(header->type);
-    uint64_t due = data ? session->next_recv_data : session->next_recv_seq;
-    if (header->link_seq != due || header->batch_seq != (batch ? session->next_recv_batch : 0))
-        return cfsr_fail(-CFSR_E_REPLAYED,
-                         "link sequence %llu, batch sequence %llu where %llu was due",
-                         (unsigned long long)header->link_seq,
-                         (unsigned long long)header->batch_seq, (unsigned long long)due);
-    if (!tag_is_right(session->recv_key, frame, header))
-        return cfsr_fail(-CFSR_E_BAD_LINK_TAG,
-                         "link tag of frame type %u, sequence %llu does not match", header->type,
-                         (unsigned long long)header->link_seq);
-    if (data)
-        session->next_recv_data++;
-    else
-        session->next_recv_seq++;
-    session->next_recv_batch += batch;
-    if (session->state == CFSR_SESSION_ANSWERED)
-        session->state = CFSR_SESSION_ESTABLISHED;
-    return 0;
 }

@@ -13,6 +13,9 @@
  *   session key = derive(pair key, "cfsr session 1 dialer->acceptor", C) and
  *                 derive(pair key, "cfsr session 1 acceptor->dialer", C), with C = cluster ‖
  *                 dialer id ‖ acceptor id ‖ dialer nonce ‖ acceptor nonce ‖ session id
+ *   seal key    = derive(pair key, "cfsr seal 1 dialer->acceptor", C) and
+ *                 derive(pair key, "cfsr seal 1 acceptor->dialer", C): AES-256-GCM, where bodies
+ *                 are sealed
  *   batch key   = derive(pair key, "cfsr batch 1", cluster ‖ origin id ‖ destination id);
  *                 outlives sessions, as the tag rests in the inbox
  *
@@ -32,7 +35,14 @@
 #include <stdint.h>
 
 #include "repl/wire.h"
+#include "security/aead.h"
 #include "security/keyring.h"
+
+/* Whether bodies travel sealed; both sites must want the same, neither gives in. */
+enum cfsr_seal {
+    CFSR_SEAL_OFF,
+    CFSR_SEAL_REQUIRE,
+};
 
 enum cfsr_session_state {
     CFSR_SESSION_IDLE,       /* nothing exchanged */
@@ -46,7 +56,8 @@ enum cfsr_session_state {
 struct cfsr_session_local {
     const struct cfsr_site *site;
     const struct cfsr_keyring *keyring;
-    uint64_t features;
+    uint64_t features;   /* CFSR_FEATURE_SEAL is not read here: seal says it */
+    enum cfsr_seal seal; /* REQUIRE: offered, and a peer that does not offer it is refused */
     uint32_t core, cores;
     uint64_t epoch;
     uint8_t session_id[16];
@@ -61,6 +72,8 @@ struct cfsr_session {
     uint8_t nonce_local[32], nonce_peer[32];
     struct cfsr_mac_key *pair_key, *hello_key; /* during the handshake only */
     struct cfsr_mac_key *send_key, *recv_key;
+    struct cfsr_aead_key *seal_key, *open_key; /* NULL: bodies travel as they are */
+    uint64_t sealed_seq;                       /* nonce of the last body sealed */
     uint64_t next_send_seq, next_recv_seq;
     uint64_t next_send_data, next_recv_data;   /* link sequence of BATCH and REPLY */
     uint64_t next_send_batch, next_recv_batch; /* batch sequence */
@@ -111,6 +124,12 @@ int cfsr_session_hello_ack(struct cfsr_session *session, struct cfsr_hello_ack *
 int cfsr_session_on_hello_ack(struct cfsr_session *session, const void *frame, uint32_t len_bytes,
                               struct cfsr_hello_ack *ack_out);
 
+/* Whether bodies of BATCH and REPLY travel encrypted in this session. */
+static inline bool cfsr_session_seals(const struct cfsr_session *session)
+{
+    return session->seal_key != NULL;
+}
+
 /*
  * Sealing needs the session keys: an established dialer, an acceptor that has answered.
  * Seals a non-BATCH frame in place: frame points at link header space followed by the payload;
@@ -118,13 +137,22 @@ int cfsr_session_on_hello_ack(struct cfsr_session *session, const void *frame, u
  */
 uint32_t cfsr_session_seal(struct cfsr_session *session, enum cfsr_frame_type type, uint16_t flags,
                            void *frame, uint32_t payload_bytes);
-/* Seals a REPLY in place, as seal() does, in the data stream. */
+/* Seals a REPLY in place, as seal() does, in the data stream. Where bodies are sealed it encrypts
+ * the body in place and adds CFSR_SEAL_TAG_BYTES behind it: there must be room. */
 uint32_t cfsr_session_seal_reply(struct cfsr_session *session, void *frame, uint32_t payload_bytes);
-/* Seals a BATCH: writes only the 64-byte link header; batch_tag is bytes 160–191 of the signed
- * prefix; length = prefix + extension + body. */
+/* Seals a BATCH whose body travels as it is: writes only the 64-byte link header; batch_tag is
+ * bytes 160–191 of the signed prefix; length = prefix + extension + body. */
 void cfsr_session_seal_batch(struct cfsr_session *session, uint16_t flags,
                              const uint8_t batch_tag[CFSR_TAG_LEN_BYTES], uint32_t length_bytes,
                              void *link_header_out);
+/*
+ * Seals a BATCH where bodies are sealed: head (head_bytes) is link header space, the signed prefix
+ * and the extension; body stays as it is, sealed_out (body_bytes + CFSR_SEAL_TAG_BYTES, elsewhere)
+ * gets what follows head on the wire. Returns the length of that.
+ */
+uint32_t cfsr_session_seal_batch_body(struct cfsr_session *session, uint16_t flags, void *head,
+                                      uint32_t head_bytes, const void *body, uint32_t body_bytes,
+                                      void *sealed_out);
 /*
  * Opens a received frame whose header is loaded: link sequence, then link tag (BATCH: over the
  * batch tag inside its prefix; needs the first 256 bytes of the frame only), batch sequence. An
@@ -135,6 +163,14 @@ void cfsr_session_seal_batch(struct cfsr_session *session, uint16_t flags,
  */
 int cfsr_session_open(struct cfsr_session *session, const struct cfsr_link_header *header,
                       const void *frame);
+/*
+ * What follows open(), with the whole frame there: opens the body of a BATCH or REPLY in place
+ * where bodies are sealed, and header->length_bytes is then that of the frame without sealing; does
+ * nothing for others. Nothing behind the link header may be believed before. -CFSR_E_BAD_LINK_TAG
+ * (the body is wiped), -CFSR_E_BAD_FRAME; the caller ends the connection.
+ */
+int cfsr_session_open_body(struct cfsr_session *session, struct cfsr_link_header *header,
+                           void *frame);
 
 /* Key that signs batches of origin for destination, derived from the pair's key. Owned by the
  * caller. */

@@ -15,6 +15,9 @@
  *    24  8  batch sequence: 1, 2, … per connection for BATCH; 0 otherwise
  *    32 32  link tag
  *
+ * Where sealing is agreed on, the body of a BATCH or REPLY is encrypted and CFSR_SEAL_TAG_BYTES
+ * longer on the wire; length counts them.
+ *
  * link tag = HMAC-SHA256(session key of this direction, bytes 0–31 ‖ P), P = the batch tag (prefix
  * bytes 160–191) for BATCH, else the payload. HELLO's tag is made with the pair's hello key,
  * HELLO_ACK's and all later ones with the session keys.
@@ -58,7 +61,11 @@ enum cfsr_frame_type {
 
 /* Feature bits of HELLO: what a site can do beyond protocol version 1. */
 #define CFSR_FEATURE_QUERY  (1ull << 0) /* asks for and serves records and digests */
-#define CFSR_FEATURES_KNOWN CFSR_FEATURE_QUERY
+#define CFSR_FEATURE_SEAL   (1ull << 1) /* bodies of BATCH and REPLY travel encrypted */
+#define CFSR_FEATURES_KNOWN (CFSR_FEATURE_QUERY | CFSR_FEATURE_SEAL)
+
+/* Behind a sealed body: its tag. */
+#define CFSR_SEAL_TAG_BYTES 16
 
 /* BATCH and REPLY: may be large, and are counted together in the data stream of their direction. */
 static inline bool cfsr_frame_is_data(unsigned type)
@@ -170,7 +177,8 @@ struct cfsr_goodbye {
 #define CFSR_REPLY_BYTES        72
 #define CFSR_REPLY_WINDOW_BYTES 40 /* 8 window index, 32 digest */
 #define CFSR_REPLY_WINDOWS_MAX  200
-#define CFSR_REPLY_BODY_MAX     (CFSR_FRAME_MAX_BYTES - CFSR_LINK_HEADER_BYTES - CFSR_REPLY_BYTES)
+#define CFSR_REPLY_BODY_MAX \
+    (CFSR_FRAME_MAX_BYTES - CFSR_LINK_HEADER_BYTES - CFSR_REPLY_BYTES - CFSR_SEAL_TAG_BYTES)
 
 enum cfsr_query_kind {
     CFSR_QUERY_RECORDS = 1, /* one frame (prefix, extension, body) that holds lsn_from */
@@ -215,6 +223,8 @@ int cfsr_query_load(const void *payload, uint32_t len_bytes, struct cfsr_query *
 /* The fixed part only; the body stands behind it already. Returns the length of both. */
 uint32_t cfsr_reply_store(const struct cfsr_reply *reply, void *out);
 int cfsr_reply_load(const void *payload, uint32_t len_bytes, struct cfsr_reply *reply_out);
+/* Bytes before the body of a REPLY (CFSR_REPLY_BYTES at hand), as its head says: unchecked. */
+uint32_t cfsr_reply_fixed_bytes(const void *payload);
 /* One window of a DIGESTS body. */
 void cfsr_reply_window_store(void *body, uint32_t at, uint64_t index,
                              const uint8_t digest[CFSR_DIGEST_LEN_BYTES]);

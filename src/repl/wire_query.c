@@ -177,6 +177,11 @@ int cfsr_reply_load(const void *payload, uint32_t len_bytes, struct cfsr_reply *
     return rc;
 }
 
+uint32_t cfsr_reply_fixed_bytes(const void *payload)
+{
+    return cfsr_load_le16((const uint8_t *)payload + HEAD_FIXED_BYTES);
+}
+
 void cfsr_reply_window_store(void *body, uint32_t at, uint64_t index,
                              const uint8_t digest[CFSR_DIGEST_LEN_BYTES])
 {

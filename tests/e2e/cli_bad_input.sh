@@ -70,6 +70,12 @@ printf 'batch-byts = 1MiB\n' >bad.ini
 expect "unknown key in the configuration file" 78 \
     "bad.ini:1: unknown key: batch-byts: did you mean batch-bytes?" \
     repl serve --data-dir d --key-file key --config bad.ini
+expect "RDMA required, none given" 78 "peer 2:b has only tcp://h:1" repl serve --data-dir d \
+    --key-file key --rdma require --peer 2:b:tcp://h:1
+expect "one address to listen at, twice" 78 "are one address" repl serve --data-dir d \
+    --key-file key --listen rdma://h:1 --listen tcp://h:1
+expect "two endpoints of a kind" 2 "two endpoints with rdma://" repl serve --data-dir d \
+    --key-file key --peer 2:b:rdma://h:1,rdma://g:1
 expect "daemon unreachable" 69 "cannot be reached" timeout 10 "$bin/cfs" admin replication status \
     --data-dir d
 expect "wait, daemon unreachable" 69 "cannot be reached" timeout 10 "$bin/cfs" admin replication \

@@ -272,6 +272,11 @@ bool fuzz_knows_1_and_2(void *user, uint64_t site_id)
 
 void fuzz_pair_init(struct fuzz_pair *pair)
 {
+    fuzz_pair_init_seal(pair, CFSR_SEAL_OFF);
+}
+
+void fuzz_pair_init_seal(struct fuzz_pair *pair, enum cfsr_seal seal)
+{
     static uint8_t frame[CFSR_LINK_HEADER_BYTES + CFSR_CONTROL_MAX_BYTES];
     static struct cfsr_hello_ack ack;
     static const uint64_t ends[CFSR_LANES_MAX];
@@ -288,6 +293,7 @@ void fuzz_pair_init(struct fuzz_pair *pair)
         pair->local[i] = (struct cfsr_session_local){.site = &pair->site[i],
                                                      .keyring = pair->keyring,
                                                      .features = CFSR_FEATURES_KNOWN,
+                                                     .seal = seal,
                                                      .cores = 1,
                                                      .epoch = 1};
         memset(pair->local[i].session_id, 0xc3, sizeof pair->local[i].session_id);

@@ -97,6 +97,7 @@ struct fuzz_pair {
 #define FUZZ_LANE_MASK 0x8bull /* lanes 0, 1, 3, 7 */
 struct cfsr_keyring *fuzz_keyring(const char *lines);
 void fuzz_pair_init(struct fuzz_pair *pair);
+void fuzz_pair_init_seal(struct fuzz_pair *pair, enum cfsr_seal seal);
 bool fuzz_knows_1_and_2(void *user, uint64_t site_id);
 
 #endif

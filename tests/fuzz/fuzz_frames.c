@@ -1,12 +1,14 @@
 /*
  * fuzz_frames.c - frames of an established connection: link header, tag, sequence, payloads.
  *
- * Input: u8 role (bit 0: read as the dialer does), then frames: u8 fixes (1 magic, version and
- * reserved bytes; 2 length; 4 sequences; 8 tag), u16 bytes of the frame, the frame.
+ * Input: u8 role (bit 0: read as the dialer does; bit 1: bodies are sealed), then frames: u8 fixes
+ * (1 magic, version and reserved bytes; 2 length; 4 sequences; 8 tag; 16 seal the body), u16 bytes
+ * of the frame, the frame.
  *
  * Properties: a frame that is refused leaves the session as it was; one that was opened cannot be
- * opened again; a payload that is accepted survives store and load, and if its head is that of this
- * version it is stored to the same bytes.
+ * opened again; a sealed body opens to what was sealed, and no other opens; a payload that is
+ * accepted survives store and load, and if its head is that of this version it is stored to the
+ * same bytes.
  */
 #include "fuzz.h"
 
@@ -19,10 +21,11 @@ enum fix {
     FIX_HEADER = 1,
     FIX_LENGTH = 2,
     FIX_SEQUENCE = 4,
-    FIX_TAG = 8
+    FIX_TAG = 8,
+    FIX_SEAL = 16
 };
 
-static struct fuzz_pair pair;
+static struct fuzz_pair pair, sealed_pair;
 
 static void set_up(void)
 {
@@ -30,6 +33,8 @@ static void set_up(void)
 
     if (!done)
         fuzz_pair_init(&pair);
+    if (!done)
+        fuzz_pair_init_seal(&sealed_pair, CFSR_SEAL_REQUIRE);
     done = true;
 }
 
@@ -41,6 +46,37 @@ static void sign(struct cfsr_mac_key *key, uint8_t *frame, size_t payload_bytes)
     if (frame[5] == CFSR_FRAME_BATCH && payload_bytes >= CFSR_BATCH_PREFIX_BYTES)
         parts[1] = (struct cfsr_mac_part){payload + CFSR_BATCH_TAG_OFFSET, CFSR_TAG_LEN_BYTES};
     cfsr_mac_compute(key, parts, CFSR_ARRAY_LEN(parts), frame + CFSR_LINK_SIGNED_BYTES);
+}
+
+/* Where a body begins that has a tag behind it; 0: there is none. */
+static size_t sealed_body(const uint8_t *frame, size_t len_bytes)
+{
+    const uint8_t *payload = frame + CFSR_LINK_HEADER_BYTES;
+    size_t at = 0;
+
+    if (frame[5] == CFSR_FRAME_BATCH && len_bytes >= CFSR_LINK_HEADER_BYTES + 192)
+        at = CFSR_LINK_HEADER_BYTES + 192u + cfsr_load_le16(payload + 82);
+    else if (frame[5] == CFSR_FRAME_REPLY && len_bytes >= CFSR_LINK_HEADER_BYTES + 72 &&
+             cfsr_load_le16(payload) >= 72)
+        at = CFSR_LINK_HEADER_BYTES + cfsr_load_le16(payload);
+    return at != 0 && at + CFSR_SEAL_TAG_BYTES <= len_bytes ? at : 0;
+}
+
+/* As the other side would; the bytes of the tag are whatever stood there. */
+static void seal(struct cfsr_aead_key *key, uint8_t *frame, size_t len_bytes)
+{
+    size_t at = sealed_body(frame, len_bytes);
+    uint8_t nonce[CFSR_AEAD_NONCE_LEN_BYTES] = {0};
+
+    if (at == 0)
+        return;
+    const struct cfsr_mac_part parts[] = {
+        {frame, CFSR_LINK_SIGNED_BYTES},
+        {frame + CFSR_LINK_HEADER_BYTES, at - CFSR_LINK_HEADER_BYTES}};
+    memcpy(nonce + 4, frame + 16, 8);
+    cfsr_aead_seal(key, nonce, parts, CFSR_ARRAY_LEN(parts), frame + at,
+                   len_bytes - at - CFSR_SEAL_TAG_BYTES, frame + at,
+                   frame + len_bytes - CFSR_SEAL_TAG_BYTES);
 }
 
 static void fix(const struct cfsr_session *session, uint8_t *frame, size_t len_bytes, uint8_t fixes)
@@ -60,6 +96,9 @@ static void fix(const struct cfsr_session *session, uint8_t *frame, size_t len_b
                         batch || reply ? session->next_recv_data : session->next_recv_seq);
         cfsr_store_le64(frame + 24, batch ? session->next_recv_batch : 0);
     }
+    if ((fixes & FIX_SEAL) != 0 && cfsr_session_seals(session))
+        seal(session->dialer ? sealed_pair.acceptor.seal_key : sealed_pair.dialer.seal_key, frame,
+             len_bytes);
     if (fixes & FIX_TAG)
         sign(session->recv_key, frame, len_bytes - CFSR_LINK_HEADER_BYTES);
 }
@@ -121,8 +160,31 @@ static void read_payload(uint8_t type, const uint8_t *payload, uint32_t len_byte
     }
 }
 
+/* plain: the frame before it was sealed. */
+static void take_body(struct cfsr_session *session, const struct cfsr_link_header *header,
+                      uint8_t *frame, const uint8_t *plain, uint8_t fixes)
+{
+    size_t len_bytes = CFSR_LINK_HEADER_BYTES + (size_t)header->length_bytes;
+    size_t at = sealed_body(frame, len_bytes);
+    struct cfsr_link_header opened = *header;
+    bool was_sealed = at != 0 && (fixes & FIX_SEAL) != 0;
+    int rc = cfsr_session_open_body(session, &opened, frame);
+
+    if (!cfsr_session_seals(session) || !cfsr_frame_is_data(header->type)) {
+        FUZZ_CHECK(rc == 0 && opened.length_bytes == header->length_bytes);
+        return;
+    }
+    FUZZ_CHECK((rc == 0) == was_sealed);
+    if (rc < 0)
+        return;
+    FUZZ_CHECK(opened.length_bytes + CFSR_SEAL_TAG_BYTES == header->length_bytes);
+    FUZZ_CHECK(memcmp(frame + at, plain + at, len_bytes - at - CFSR_SEAL_TAG_BYTES) == 0);
+    read_payload(header->type, frame + CFSR_LINK_HEADER_BYTES, opened.length_bytes);
+}
+
 /* As a connection's driver: the header bounds the frame before anything of it is believed. */
-static void take_frame(struct cfsr_session *session, const uint8_t *frame, size_t len_bytes)
+static void take_frame(struct cfsr_session *session, uint8_t *frame, size_t len_bytes,
+                       const uint8_t *plain, uint8_t fixes)
 {
     struct cfsr_link_header header;
     struct cfsr_session before = *session;
@@ -144,6 +206,7 @@ static void take_frame(struct cfsr_session *session, const uint8_t *frame, size_
     FUZZ_CHECK(session->next_recv_seq + session->next_recv_data ==
                before.next_recv_seq + before.next_recv_data + 1);
     FUZZ_CHECK(cfsr_session_open(session, &header, frame) < 0);
+    take_body(session, &header, frame, plain, fixes);
 }
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t len_bytes)
@@ -152,7 +215,9 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t len_bytes)
     struct cfsr_session session;
 
     set_up();
-    session = (fuzz_u8(&reader) & 1) != 0 ? pair.dialer : pair.acceptor; /* the keys are shared */
+    uint8_t role = fuzz_u8(&reader);
+    const struct fuzz_pair *from = (role & 2) != 0 ? &sealed_pair : &pair;
+    session = (role & 1) != 0 ? from->dialer : from->acceptor; /* the keys are shared */
     while (reader.left > 0) {
         uint8_t fixes = fuzz_u8(&reader);
         size_t got, want = fuzz_u16(&reader);
@@ -163,7 +228,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t len_bytes)
             break;
         frame = fuzz_copy(bytes, got);
         fix(&session, frame, got, fixes);
-        take_frame(&session, frame, got);
+        take_frame(&session, frame, got, bytes, fixes);
         free(frame);
     }
     return 0;
@@ -173,12 +238,13 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t len_bytes)
 
 static void add_frame(struct fuzz_seed *seed, uint8_t type, const void *payload, uint32_t len_bytes)
 {
+    /* Sealing means something only where the role has it. */
     const struct cfsr_link_header header = {
         .version = CFSR_WIRE_VERSION, .type = type, .length_bytes = len_bytes};
     uint8_t link[CFSR_LINK_HEADER_BYTES];
 
     cfsr_link_header_store(&header, link);
-    fuzz_seed_u8(seed, FIX_HEADER | FIX_LENGTH | FIX_SEQUENCE | FIX_TAG);
+    fuzz_seed_u8(seed, FIX_HEADER | FIX_LENGTH | FIX_SEQUENCE | FIX_TAG | FIX_SEAL);
     fuzz_seed_u16(seed, (uint16_t)(CFSR_LINK_HEADER_BYTES + len_bytes));
     fuzz_seed_bytes(seed, link, sizeof link);
     fuzz_seed_bytes(seed, payload, len_bytes);
@@ -273,7 +339,8 @@ void fuzz_seeds(struct fuzz_corpus *corpus)
                                        .stored_bytes = 40,
                                        .hole_count = 1,
                                        .extension_bytes = 16};
-    uint8_t batch[CFSR_BATCH_PREFIX_BYTES + 16 + 40] = {0};
+    uint8_t batch[CFSR_BATCH_PREFIX_BYTES + 16 + 40 + CFSR_SEAL_TAG_BYTES] = {0};
+    uint8_t reply[CFSR_REPLY_BYTES + 100 + CFSR_SEAL_TAG_BYTES] = {CFSR_REPLY_BYTES};
     struct fuzz_seed seed = {0};
 
     set_up();
@@ -282,6 +349,11 @@ void fuzz_seeds(struct fuzz_corpus *corpus)
     add_queries(corpus);
     cfsr_batch_header_store(&header, batch);
     fuzz_seed_u8(&seed, 0);
-    add_frame(&seed, CFSR_FRAME_BATCH, batch, sizeof batch);
+    add_frame(&seed, CFSR_FRAME_BATCH, batch, sizeof batch - CFSR_SEAL_TAG_BYTES);
     fuzz_seed_end(&seed, corpus, "batch");
+    fuzz_seed_u8(&seed, 2);
+    add_frame(&seed, CFSR_FRAME_BATCH, batch, sizeof batch);
+    add_frame(&seed, CFSR_FRAME_BATCH, batch, sizeof batch);
+    add_frame(&seed, CFSR_FRAME_REPLY, reply, sizeof reply);
+    fuzz_seed_end(&seed, corpus, "sealed");
 }

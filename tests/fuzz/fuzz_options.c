@@ -207,10 +207,12 @@ void fuzz_seeds(struct fuzz_corpus *corpus)
     static const char file[] = "[serve]\ndata-dir = /srv/a ; comment\nsite-id = 1\n"
                                "listen = tcp://127.0.0.1:7001\nlisten = tcp://[::1]:7002\n"
                                "peer = 2:site-b:tcp://b.example:7000\npeer = 3:c:tcp://10.0.0.3:7\n"
+                               "peer = 4:d:tcp://d:1,rdma://d:2\nrdma-gid = -1\nseal = require\n"
                                "cores = 0,2-3\ncompress = zstd:5\nwindow-bytes = 16MiB\n"
                                "batch-timeout = 2ms\nlog-level = debug\n";
     static const char arguments[] = "--data-dir\0/srv/a\0--listen=tcp://127.0.0.1:7001\0--peer\0"
-                                    "2:b:tcp://h:1\0--compress\0lz4\0--sync-delay\0"
+                                    "2:b:rdma://h:1\0--rdma-depth\0"
+                                    "128\0--rdma\0auto\0--compress\0lz4\0--sync-delay\0"
                                     "8ms\0--print-config";
     static const char keys[] = "cfs-repl-keyring 1\n# comment\nkey 1 site-pair * "
                                "000102030405060708090a0b0c0d0e0f101112131415161718191a1b1c1d1e1f\n"

@@ -179,7 +179,10 @@ static uint32_t make_peers(struct cluster *cluster, struct test_site *site)
         peer->site_id = i + 1;
         peer->page_index = -1;
         snprintf(peer->name, sizeof peer->name, "site-%u", i + 1);
-        snprintf(peer->endpoint, sizeof peer->endpoint, "sim://host%u:7400", i + 1);
+        snprintf(peer->endpoint[CFSR_PATH_TCP], CFSR_ENDPOINT_MAX, "sim://host%u:7400", i + 1);
+        if (cluster->config.rdma_sites >> i & 1)
+            snprintf(peer->endpoint[CFSR_PATH_RDMA], CFSR_ENDPOINT_MAX, "sim://host%u-rdma:7400",
+                     i + 1);
         for (unsigned lane = 0; lane < CFSR_LANES_MAX; lane++)
             peer->acked_lsn[lane] = CFSR_LSN_UNKNOWN;
         count++;
@@ -210,7 +213,7 @@ static void make_options(struct cluster *cluster, struct test_site *site)
         .sync_delay_ns = 1000000,
         .batch_slots = 4,
         .inbox_slots = 6,
-        .conns_max = 16,
+        .strangers_max = 16,
     };
     memset(site->options.session_id, (int)site->index + 1, 16);
     cfsr_codec_config_default(&site->options.codec);
@@ -279,12 +282,6 @@ void cluster_make(struct cluster *cluster, const struct cluster_config *config)
 
 /* ---- starting and stopping ---- */
 
-const char *site_host(const struct test_site *site)
-{
-    static const char names[SITES_MAX][8] = {"host1", "host2", "host3", "host4", "host5"};
-    return names[site->index];
-}
-
 static int add_lanes(struct test_site *site, struct cfsr_node_core *core)
 {
     static struct cfsr_inbox_state state;
@@ -308,9 +305,11 @@ static int add_lanes(struct test_site *site, struct cfsr_node_core *core)
 static int start_core(struct test_site *site, uint32_t number)
 {
     struct cluster *cluster = site->cluster;
+    site->options.core = number;
+    site->options.cores = site->cores;
     struct cfsr_group_options group = {
         .opts_size = sizeof group,
-        .conns_max = 64,
+        .conns_max = cfsr_node_accepts_max(&site->options) + cfsr_node_dials_max(&site->options),
         .frame_max_bytes = CFSR_FRAME_MAX_BYTES,
         .recv_ring_bytes = cluster->config.recv_ring_bytes != 0 ? cluster->config.recv_ring_bytes
                                                                 : 4 << 20,
@@ -323,18 +322,25 @@ static int start_core(struct test_site *site, uint32_t number)
         .user = site,
         .fs = site->fs,
         .blocking_fs = site->fs,
-        .transport = cluster->config.transport[site->index] != NULL
-                         ? cluster->config.transport[site->index]
-                         : &cfsr_transport_sim,
+        .path[CFSR_PATH_TCP].transport = site_transport(site, CFSR_PATH_TCP),
         .submit_job = submit_job,
         .take_memory = take_memory,
         .random = random_bytes,
     };
 
-    MUST(cluster, cfsr_transport_sim.group_create(&group, &site->group[number]), "group");
-    env.group = site->group[number];
-    site->options.core = number;
-    site->options.cores = site->cores;
+    MUST(cluster, site_transport(site, CFSR_PATH_TCP)->group_create(&group, &site->group[number]),
+         "group");
+    env.path[CFSR_PATH_TCP].group = site->group[number];
+    if (site_has_rdma(site)) {
+        group.sim_host = site_rdma_host(site);
+        MUST(cluster,
+             site_transport(site, CFSR_PATH_RDMA)->group_create(&group, &site->rdma_group[number]),
+             "group");
+        env.path[CFSR_PATH_RDMA].transport = site_transport(site, CFSR_PATH_RDMA);
+        env.path[CFSR_PATH_RDMA].group = site->rdma_group[number];
+    } else {
+        env.path[CFSR_PATH_RDMA].unusable = -ENODEV;
+    }
     site->starting = number;
     MUST(cluster,
          cfsr_node_core_create(&site->options, &env, cluster->now_us * 1000, &site->core[number]),
@@ -384,10 +390,14 @@ static void bury_core(struct cfsr_node_core *core)
 static void bury(struct test_site *site)
 {
     for (uint32_t number = 0; number < site->cores; number++) {
-        if (site->group[number] != NULL)
-            cfsr_transport_sim.group_destroy(site->group[number]);
+        /* As at an orderly end: what the core still holds of the group's memory, it gives up. */
         if (site->core[number] != NULL)
             bury_core(site->core[number]);
+        if (site->group[number] != NULL)
+            site_transport(site, CFSR_PATH_TCP)->group_destroy(site->group[number]);
+        if (site->rdma_group[number] != NULL)
+            site_transport(site, CFSR_PATH_RDMA)->group_destroy(site->rdma_group[number]);
+        site->rdma_group[number] = NULL;
         site->group[number] = NULL;
         site->core[number] = NULL;
     }
@@ -414,6 +424,7 @@ int site_try_start(struct cluster *cluster, unsigned index)
     }
     snprintf(endpoint, sizeof endpoint, "sim://%s:7400", site_host(site));
     MUST(cluster, cfsr_transport_sim.listen(endpoint, cluster->network, &site->listener), "listen");
+    site_listen_rdma(site, true);
     site->up = site->dirty = true;
     site->starts++;
     site_publish(cluster, index);
@@ -432,6 +443,7 @@ void site_begin_stop(struct cluster *cluster, unsigned index)
 
     cfsr_transport_sim.listener_close(site->listener);
     site->listener = NULL;
+    site_listen_rdma(site, false);
     for (uint32_t number = 0; number < site->cores; number++)
         cfsr_node_core_drain(site->core[number], cluster->now_us * 1000);
     site->draining = site->dirty = true;
@@ -451,9 +463,11 @@ void site_end_stop(struct cluster *cluster, unsigned index)
 
     for (uint32_t number = 0; number < site->cores; number++) {
         cfsr_node_core_destroy(site->core[number]);
-        cfsr_transport_sim.group_destroy(site->group[number]);
+        site_transport(site, CFSR_PATH_TCP)->group_destroy(site->group[number]);
+        if (site->rdma_group[number] != NULL)
+            site_transport(site, CFSR_PATH_RDMA)->group_destroy(site->rdma_group[number]);
         site->core[number] = NULL;
-        site->group[number] = NULL;
+        site->group[number] = site->rdma_group[number] = NULL;
     }
     let_memory_go(site);
     site->up = site->draining = false;
@@ -480,9 +494,12 @@ void site_crash(struct cluster *cluster, unsigned index, enum cfsr_persistence m
 
     if (cluster->config.silent_crash)
         cfsr_sim_network_vanish(cluster->network, site_host(site));
+    if (cluster->config.silent_crash && site_has_rdma(site))
+        cfsr_sim_network_vanish(cluster->network, site_rdma_host(site));
     if (site->listener != NULL)
         cfsr_transport_sim.listener_close(site->listener);
     site->listener = NULL;
+    site_listen_rdma(site, false);
     cfsr_fs_sim_crash(site->fs, model);
     memset(site->published, 0, sizeof site->published);
     memset(site->published_entries, 0, sizeof site->published_entries);
@@ -622,10 +639,13 @@ static bool has_cause(const struct test_site *site)
 
     if (site->dirty || site->due_us <= now_us || cfsr_fs_sim_next_due_us(site->fs) <= now_us ||
         jobs_due_us(site) <= now_us ||
-        (site->listener != NULL && cfsr_sim_listener_is_waiting(site->listener)))
+        (site->listener != NULL && cfsr_sim_listener_is_waiting(site->listener)) ||
+        (site->rdma_listener != NULL && cfsr_sim_listener_is_waiting(site->rdma_listener)))
         return true;
     for (uint32_t number = 0; number < site->cores; number++)
-        if (cfsr_sim_group_is_touched(site->group[number]))
+        if (cfsr_sim_group_is_touched(site->group[number]) ||
+            (site->rdma_group[number] != NULL &&
+             cfsr_sim_group_is_touched(site->rdma_group[number])))
             return true;
     return false;
 }
@@ -635,10 +655,25 @@ static uint64_t to_us(uint64_t at_ns)
     return at_ns == UINT64_MAX ? at_ns : (at_ns + 999) / 1000;
 }
 
-static unsigned turn_site(struct cluster *cluster, struct test_site *site)
+static unsigned accept_all(struct test_site *site, struct cfsr_listener *listener,
+                           enum cfsr_path path)
 {
+    uint64_t now_ns = site->cluster->now_us * 1000;
     struct cfsr_incoming *incoming;
     struct cfsr_preamble preamble;
+    unsigned work = 0;
+
+    while (listener != NULL &&
+           cfsr_transport_sim.listener_accept(listener, now_ns, &incoming, &preamble) == 0) {
+        cfsr_node_core_accept(site->core[preamble.target_core % site->cores], path, incoming,
+                              now_ns);
+        work++;
+    }
+    return work;
+}
+
+static unsigned turn_site(struct cluster *cluster, struct test_site *site)
+{
     uint64_t now_ns = cluster->now_us * 1000, wall_us = site_wall_us(site);
     unsigned work;
 
@@ -647,11 +682,8 @@ static unsigned turn_site(struct cluster *cluster, struct test_site *site)
     cfsr_fs_sim_advance(site->fs, cluster->now_us);
     work = run_jobs(site);
     work += cfsr_fs_poll(site->fs);
-    while (site->listener != NULL &&
-           cfsr_transport_sim.listener_accept(site->listener, now_ns, &incoming, &preamble) == 0) {
-        cfsr_node_core_accept(site->core[preamble.target_core % site->cores], incoming, now_ns);
-        work++;
-    }
+    work += accept_all(site, site->listener, CFSR_PATH_TCP);
+    work += accept_all(site, site->rdma_listener, CFSR_PATH_RDMA);
     site->due_us = UINT64_MAX;
     for (uint32_t number = 0; number < site->cores; number++) {
         work += cfsr_node_core_tick(site->core[number], now_ns, wall_us);

@@ -49,6 +49,9 @@ struct test_site {
     struct cfsr_node_core *core[CORES_MAX];
     struct cfsr_group *group[CORES_MAX];
     struct cfsr_listener *listener;
+    struct cfsr_group *rdma_group[CORES_MAX]; /* NULL: this site has TCP only */
+    struct cfsr_listener *rdma_listener;      /* NULL: it refuses those who dial by RDMA */
+    bool rdma_refuses;                        /* it does, also after a restart */
     struct origin *origin[CFSR_LANES_MAX];
     uint64_t published[CFSR_LANES_MAX]; /* as the status page has it in this boot; 0: nothing */
     uint64_t published_entries[CFSR_LANES_MAX];
@@ -89,6 +92,9 @@ struct cluster_config {
     uint64_t job_delay_us;               /* at most, of each half of a job; 0: at the next turn */
     bool silent_crash;                   /* a power cut says nothing to the peers */
     bool keep_truth;
+    unsigned rdma_sites; /* bit k: site k has a second way to the others, as RDMA would be: another
+                            group of the simulated network, at host…-rdma */
+    const struct cfsr_transport *rdma_transport; /* of those groups; NULL: as the first way */
     bool may_be_damaged;        /* a journal lane that is, is no reason not to start */
     uint64_t memory_less_bytes; /* what a core gets less than it says it needs */
     void *user;                 /* of tune */
@@ -166,6 +172,11 @@ void site_crash(struct cluster *cluster, unsigned index, enum cfsr_persistence m
 struct cfsr_fs *site_copy_disk(struct cluster *cluster, unsigned index);
 uint64_t site_wall_us(const struct test_site *site);
 const char *site_host(const struct test_site *site);
+const char *site_rdma_host(const struct test_site *site);
+bool site_has_rdma(const struct test_site *site);
+const struct cfsr_transport *site_transport(const struct test_site *site, enum cfsr_path path);
+/* A site that listens by RDMA, if it has any and rdma_refuses does not stand, or does not. */
+void site_listen_rdma(struct test_site *site, bool listen);
 
 /* Appends count entries of up to max_bytes to random lanes and commits; tells the daemon's cores.
  */

@@ -41,7 +41,7 @@ static bool is_caught_up(struct test_site *site)
         const struct cfsr_node_core *core = site->core[number];
         for (uint32_t i = 0; i < core->link_count; i++) {
             const struct node_link *link = &core->links[i];
-            if (!link->in_use || link->retiring)
+            if (!link->in_use || link->retiring || link->challenger)
                 continue;
             if (!cfsr_sender_is_caught_up(&link->sender))
                 return false;

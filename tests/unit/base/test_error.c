@@ -60,6 +60,7 @@ static const struct {
     {CFSR_E_NO_IO_URING, 4041, "no_io_uring"},
     {CFSR_E_BACKPRESSURE, 4042, "backpressure"},
     {CFSR_E_MOVED, 4043, "moved"},
+    {CFSR_E_SEAL_REQUIRED, 4044, "seal_required"},
 };
 
 Test(error, numbers_and_names_are_pinned)

@@ -75,7 +75,7 @@ Test(options, every_kind_is_taken_in_both_forms)
     cr_assert_eq(command.config.status_interval_s, 120);
     cr_assert_eq(command.config.peer_count, 2);
     cr_assert_eq(command.config.peer[1].site_id, 3);
-    cr_assert_str_eq(command.config.peer[0].endpoint, "tcp://[::1]:7400");
+    cr_assert_str_eq(command.config.peer[0].endpoint[CFSR_PATH_TCP], "tcp://[::1]:7400");
 }
 
 struct bad {

@@ -39,7 +39,7 @@ static void daemon_make(struct daemon *daemon, uint64_t site_id, const char *key
     daemon->keyring = make_keyring(keys);
     daemon->local = (struct cfsr_session_local){.site = &daemon->site,
                                                 .keyring = daemon->keyring,
-                                                .features = 3,
+                                                .features = 5, /* bit 2: of a later version */
                                                 .core = 0,
                                                 .cores = 1,
                                                 .epoch = site_id};

@@ -114,7 +114,7 @@ static void expect_close(int reason)
     cr_assert_eq(cfsr_receiver_next_deadline(&r), UINT64_MAX);
 }
 
-static void deliver(const uint8_t *bytes)
+static void deliver(uint8_t *bytes)
 {
     struct cfsr_link_header header;
     cr_assert_eq(cfsr_link_header_load(bytes, &header), 0);

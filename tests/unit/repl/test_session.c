@@ -58,7 +58,7 @@ Test(session, handshake_agrees)
     cr_assert_eq(ack_seen.lane[3].cursor, 4711);
     cr_assert_eq(ack_seen.lane[7].last.lsn, UINT64_MAX);
     cr_assert_eq(ack_seen.epoch, 2);
-    cr_assert_eq(dial.features, 3);
+    cr_assert_eq(dial.features, 5);
     cr_assert_eq(dial.version, CFSR_WIRE_VERSION);
     cr_assert_null(dial.pair_key);
     cr_assert_null(dial.hello_key);
@@ -68,11 +68,11 @@ Test(session, handshake_agrees)
 
 Test(session, features_are_those_known_to_both)
 {
-    a.local.features = 0x6;
-    b.local.features = 0x3;
+    a.local.features = 0xc;
+    b.local.features = 0x5;
     handshake(FROM_A, FROM_B);
-    cr_assert_eq(dial.features, 0x2);
-    cr_assert_eq(answer.features, 0x2);
+    cr_assert_eq(dial.features, 0x4);
+    cr_assert_eq(answer.features, 0x4);
 }
 
 Test(session, init_refuses_to_dial_nobody_and_itself)
