@@ -313,8 +313,9 @@ static void check_link(struct sim_run *run, const struct test_site *site,
     bool all = true;
 
     if (sender->state != CFSR_SENDER_RUNNING) {
-        if (asks_anew(sender))
-            run->model.stale[site->index][to] &= ~sender->options.lane_mask;
+        if (asks_anew(sender)) /* and so does the other link of the same lanes, if there is one */
+            run->model.stale[site->index][to] &= ~sender->options.lane_mask |
+                                                 sim_connected_lanes(run, site->index, to);
         return;
     }
     for (uint64_t lanes = sender->options.lane_mask; lanes != 0; lanes &= lanes - 1) {
@@ -412,12 +413,25 @@ static bool is_excused(const struct sim_run *run, unsigned from, const char *rea
     return run->model.forked[from] && strcmp(reason, "journal_forked") == 0;
 }
 
+static bool has_second_way(const struct sim_run *run, unsigned a, unsigned b)
+{
+    unsigned both = 1u << a | 1u << b;
+    return (run->cluster.config.rdma_sites & both) == both;
+}
+
 static bool link_rests(const struct sim_run *run, const struct test_site *site, uint32_t core,
                        const struct node_link *link, char *why, size_t len_bytes)
 {
     const char *reason;
     enum cfsr_link_state state = cfsr_sender_link_state(&link->sender, &reason);
+    unsigned to = (unsigned)link->sender.options.peer_site_id - 1;
+    enum cfsr_path wanted = has_second_way(run, site->index, to) ? CFSR_PATH_RDMA : CFSR_PATH_TCP;
 
+    if (state == CFSR_LINK_STREAMING && link->path != &link->core->env.path[wanted]) {
+        snprintf(why, len_bytes, "site %u core %u to site %u core %u is not back on %s",
+                 site->index + 1, core, to + 1, link->peer_core, cfsr_path_name(wanted));
+        return false;
+    }
     if (state == CFSR_LINK_FAULTED && is_excused(run, site->index, reason))
         return true;
     if (state == CFSR_LINK_STREAMING && cfsr_sender_is_caught_up(&link->sender))
@@ -437,7 +451,7 @@ static bool site_rests(const struct sim_run *run, const struct test_site *site, 
         const struct cfsr_node_core *core = site->core[number];
         for (uint32_t k = 0; k < core->link_count; k++) {
             const struct node_link *link = &core->links[k];
-            if (!link->in_use || link->retiring)
+            if (!link->in_use || link->retiring || link->challenger)
                 continue;
             if (!link_rests(run, site, number, link, why, len_bytes))
                 return false;

@@ -148,19 +148,57 @@ static void recycle(struct sim_run *run, unsigned index)
 
 /* ---- network ---- */
 
+/* Both ways are blocked by what separates two sites; the second also by itself. */
+static void apply_block(struct sim_run *run, unsigned from, unsigned to)
+{
+    const struct test_site *a = site_of(run, from), *b = site_of(run, to);
+
+    cfsr_sim_network_partition(run->cluster.network, site_host(a), site_host(b),
+                               run->blocked[from][to] > 0);
+    cfsr_sim_network_partition(run->cluster.network, site_rdma_host(a), site_rdma_host(b),
+                               run->blocked[from][to] + run->rdma_blocked[from][to] > 0);
+}
+
 static void block(struct sim_run *run, unsigned from, unsigned to, bool blocked)
 {
     unsigned *holders = &run->blocked[from][to];
 
     *holders += blocked ? 1 : (unsigned)-1;
-    cfsr_sim_network_partition(run->cluster.network, site_host(site_of(run, from)),
-                               site_host(site_of(run, to)), *holders > 0);
+    apply_block(run, from, to);
 }
 
 static void block_both(struct sim_run *run, const struct sim_fault *fault, bool blocked)
 {
     block(run, fault->site, fault->other, blocked);
     block(run, fault->other, fault->site, blocked);
+}
+
+/* Connections that hang, of both ways; 0, 0: no more. */
+static void hold(struct sim_run *run, const struct test_site *a, const struct test_site *b,
+                 unsigned every, unsigned first)
+{
+    (void)cfsr_sim_network_hold(run->cluster.network, site_host(a), site_host(b), every, first);
+    (void)cfsr_sim_network_hold(run->cluster.network, site_rdma_host(a), site_rdma_host(b), every,
+                                first);
+}
+
+/* A network in which the packets go nowhere, or a site that takes no such connection. */
+static void rdma_down(struct sim_run *run, const struct sim_fault *fault, bool down)
+{
+    struct test_site *site = site_of(run, fault->site);
+    unsigned step = down ? 1 : (unsigned)-1;
+
+    if ((fault->random & 1) == 0) {
+        run->rdma_blocked[fault->site][fault->other] += step;
+        run->rdma_blocked[fault->other][fault->site] += step;
+        apply_block(run, fault->site, fault->other);
+        apply_block(run, fault->other, fault->site);
+        return;
+    }
+    run->rdma_refused[fault->site] += step;
+    site->rdma_refuses = run->rdma_refused[fault->site] > 0;
+    if (site->up && !site->draining)
+        site_listen_rdma(site, true);
 }
 
 static void isolate(struct sim_run *run, unsigned index, bool blocked)
@@ -272,12 +310,18 @@ static bool begin_at_site(struct sim_run *run, const struct sim_fault *fault)
 static void begin_in_network(struct sim_run *run, const struct sim_fault *fault, unsigned number)
 {
     struct cfsr_sim_network *network = run->cluster.network;
-    const char *a = site_host(site_of(run, fault->site)),
-               *b = site_host(site_of(run, fault->other));
+    const struct test_site *a = site_of(run, fault->site), *b = site_of(run, fault->other);
     uint64_t random = fault->random;
 
     switch (fault->kind) {
-    case SIM_FAULT_cut: (void)cfsr_sim_network_cut(network, a, b); break;
+    case SIM_FAULT_cut:
+        (void)cfsr_sim_network_cut(network, site_host(a), site_host(b));
+        (void)cfsr_sim_network_cut(network, site_rdma_host(a), site_rdma_host(b));
+        break;
+    case SIM_FAULT_rdma_cut:
+        (void)cfsr_sim_network_cut(network, site_rdma_host(a), site_rdma_host(b));
+        break;
+    case SIM_FAULT_rdma_down: rdma_down(run, fault, true); break;
     case SIM_FAULT_cuts:
         run->cuts++;
         cfsr_sim_network_set_cuts(network, 1000u << random % 7);
@@ -285,8 +329,7 @@ static void begin_in_network(struct sim_run *run, const struct sim_fault *fault,
     case SIM_FAULT_partition: block_both(run, fault, true); break;
     case SIM_FAULT_one_way: block(run, fault->site, fault->other, true); break;
     case SIM_FAULT_lane_partition:
-        (void)cfsr_sim_network_hold(network, a, b, 2 + (unsigned)(random % 2),
-                                    (unsigned)(random >> 8) % 2);
+        hold(run, a, b, 2 + (unsigned)(random % 2), (unsigned)(random >> 8) % 2);
         break;
     case SIM_FAULT_flapping:
         block_both(run, fault, true);
@@ -321,7 +364,7 @@ static bool has_end(enum sim_fault_kind kind)
 {
     return (SIM_FAULTS_DAMAGE >> kind & 1) == 0 && kind != SIM_FAULT_crash &&
            kind != SIM_FAULT_fleet && kind != SIM_FAULT_restart && kind != SIM_FAULT_cut &&
-           kind != SIM_FAULT_wire_flip && kind != SIM_FAULT_replay &&
+           kind != SIM_FAULT_rdma_cut && kind != SIM_FAULT_wire_flip && kind != SIM_FAULT_replay &&
            kind != SIM_FAULT_clock_jump && kind != SIM_FAULT_recycle && kind != SIM_FAULT_swizzle &&
            kind != SIM_FAULT_flapping;
 }
@@ -351,8 +394,7 @@ void sim_fault_heal(struct sim_run *run, const struct sim_heal *heal)
 {
     const struct sim_fault *fault = &run->plan->fault[heal->fault];
     struct cfsr_sim_network *network = run->cluster.network;
-    const char *a = site_host(site_of(run, fault->site)),
-               *b = site_host(site_of(run, fault->other));
+    const struct test_site *a = site_of(run, fault->site), *b = site_of(run, fault->other);
 
     switch (fault->kind) {
     case SIM_FAULT_sync_error: cfsr_fs_sim_fail_nth(site_of(run, fault->site)->fs, 0, 0); break;
@@ -372,7 +414,8 @@ void sim_fault_heal(struct sim_run *run, const struct sim_heal *heal)
         break;
     case SIM_FAULT_partition: block_both(run, fault, false); break;
     case SIM_FAULT_one_way: block(run, fault->site, fault->other, false); break;
-    case SIM_FAULT_lane_partition: (void)cfsr_sim_network_hold(network, a, b, 0, 0); break;
+    case SIM_FAULT_lane_partition: hold(run, a, b, 0, 0); break;
+    case SIM_FAULT_rdma_down: rdma_down(run, fault, false); break;
     case SIM_FAULT_flapping: heal_flapping(run, fault, heal->fault, heal->stage); break;
     case SIM_FAULT_swizzle: swizzle(run, fault, heal->fault, heal->stage); break;
     case SIM_FAULT_delay:
@@ -396,11 +439,14 @@ static void end_network(struct sim_run *run)
             if (from == to)
                 continue;
             run->blocked[from][to] = spare_one && from == 0 && to == 1;
-            cfsr_sim_network_partition(run->cluster.network, site_host(site_of(run, from)),
-                                       site_host(site_of(run, to)), run->blocked[from][to] > 0);
-            (void)cfsr_sim_network_hold(run->cluster.network, site_host(site_of(run, from)),
-                                        site_host(site_of(run, to)), 0, 0);
+            run->rdma_blocked[from][to] = 0;
+            apply_block(run, from, to);
+            hold(run, site_of(run, from), site_of(run, to), 0, 0);
         }
+        run->rdma_refused[from] = 0;
+        site_of(run, from)->rdma_refuses = false;
+        if (site_of(run, from)->up && !site_of(run, from)->draining)
+            site_listen_rdma(site_of(run, from), true);
     }
     run->cuts = run->delays = 0;
     cfsr_sim_network_set_cuts(run->cluster.network, 0);

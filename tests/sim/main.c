@@ -37,7 +37,7 @@ struct sim_options {
     int broken;
     uint32_t shrink_seconds;
     uint32_t failures;
-    bool verbose, trace, digest, json, self_test, quiet;
+    bool plain, verbose, trace, digest, json, self_test, quiet;
 };
 
 static const char *const break_names[] = {
@@ -72,6 +72,9 @@ static const struct cfsr_option rows[] = {
         .value_name = "LIST", .group = "What is run", .default_text = "all", AT(faults)),
     ROW("keep", TEXT, "Only these faults of the seed's plan, by number, or none.",
         .value_name = "LIST", .group = "What is run", AT(keep)),
+    ROW("plain", BOOL,
+        "One way between sites and nothing sealed: what a seed meant before there was a choice.",
+        .group = "What is run", AT(plain)),
     ROW("break", ENUM, "Break something on purpose, to see it found.", .value_name = "WHAT",
         .group = "What is run", .default_text = "none", .choices = break_names, AT(broken)),
     ROW("self-test", BOOL,
@@ -337,6 +340,7 @@ static int run_seeds(int argc, char *const *argv)
         return rc > 0 ? 0 : rc;
     request.sites = options.sites == 1 ? 2 : options.sites;
     request.run_us = options.seconds != 0 ? options.seconds * 1000000 : options.minutes * MINUTE_US;
+    request.plain = options.plain;
     request.broken = (enum sim_break)options.broken;
     request.keep_given = options.keep[0] != '\0';
     rc = parse_faults(options.faults, &request.faults);

@@ -18,7 +18,7 @@
 #define NS     1000ull
 /* More than there are: a new kind leaves what other seeds draw as it is. */
 #define KINDS_DRAWN 29
-_Static_assert(SIM_FAULT_COUNT <= KINDS_DRAWN, "every kind is drawn");
+_Static_assert(KINDS_DRAWN == SIM_FAULT_rdma_cut, "and those of the second way by themselves");
 
 const char *sim_fault_name(enum sim_fault_kind kind)
 {
@@ -141,7 +141,7 @@ static void draw_options(struct sim_plan *plan, uint64_t *state)
     options->read_buffers = (uint32_t)ONE_OF(state, 0, 4, 8);
     options->batch_slots = (uint32_t)between(state, 2, 8);
     options->inbox_slots = (uint32_t)between(state, 2, 8);
-    options->conns_max = 24;
+    options->strangers_max = 16;
     options->ack_written = plan->request.broken == SIM_BREAK_ack_written;
     for (unsigned i = 0; i < SITES_MAX; i++) {
         cfsr_codec_config_default(&plan->codec[i]);
@@ -150,6 +150,25 @@ static void draw_options(struct sim_plan *plan, uint64_t *state)
         plan->codec[i].level = plan->codec[i].codec == CFSR_CODEC_ZSTD ? (int)between(state, 1, 3)
                                                                        : 1;
     }
+}
+
+/* What came later has a stream of its own: a plain run of a seed is what it always was. */
+static void draw_ways(struct sim_plan *plan, uint64_t *state)
+{
+    struct cluster_config *config = &plan->cluster;
+    bool all = chance(state, 70);
+
+    if (plan->request.plain)
+        return;
+    plan->common.seal = chance(state, 30) ? CFSR_SEAL_REQUIRE : CFSR_SEAL_OFF;
+    plan->common.rdma_retry_ns = between(state, 1, 10) * SECOND * NS;
+    config->rdma_transport = chance(state, 70) ? &cfsr_transport_sim_messages : NULL;
+    if (!chance(state, 50))
+        return;
+    config->rdma_sites = all ? (1u << SITES_MAX) - 1 : (unsigned)below(state, 1u << SITES_MAX);
+    for (unsigned kind = KINDS_DRAWN; kind < SIM_FAULT_COUNT; kind++)
+        if (chance(state, 50) && (plan->request.faults >> kind & 1) != 0)
+            plan->enabled |= 1u << kind;
 }
 
 /* Enough to fill batches and, in some runs, segments; not so much that time stands still. */
@@ -217,7 +236,7 @@ static void draw_faults(struct sim_plan *plan, uint64_t *state, uint64_t *damage
 
     for (unsigned kind = 0; kind < KINDS_DRAWN; kind++) {
         bool enabled = chance(state, percent); /* drawn for all, allowed or not */
-        if (!enabled || kind >= SIM_FAULT_COUNT || (plan->request.faults >> kind & 1) == 0)
+        if (!enabled || (plan->request.faults >> kind & 1) == 0)
             continue;
         plan->enabled |= 1u << kind;
     }
@@ -264,13 +283,14 @@ void sim_plan_draw(const struct sim_request *request, struct sim_plan *plan_out)
 {
     uint64_t base = request->seed * 0x2545f4914f6cdd1dull;
     uint64_t topology = base ^ 1, options = base ^ 2, traffic = base ^ 3, faults = base ^ 4;
-    uint64_t damage = base ^ 5;
+    uint64_t damage = base ^ 5, ways = base ^ 6;
 
     memset(plan_out, 0, sizeof *plan_out);
     plan_out->request = *request;
     draw_topology(plan_out, &topology);
     draw_options(plan_out, &options);
     draw_traffic(plan_out, &traffic);
+    draw_ways(plan_out, &ways);
     draw_faults(plan_out, &faults, &damage);
     plan_out->cluster.may_be_damaged = (plan_out->enabled & SIM_FAULTS_DAMAGE) != 0;
     if (request->keep_given)
@@ -295,6 +315,8 @@ uint64_t sim_plan_bound_us(const struct sim_plan *plan, uint64_t backlog_bytes)
               (options->sync_delay_ns + options->batch_timeout_ns) / NS;
     /* The least that moves in a trip: a batch. */
     trips = backlog_bytes / options->batch_bytes + 8;
+    if (config->rdma_sites != 0) /* one way fails, then the other; then the first is tried again */
+        attempt_us += attempt_us + options->rdma_retry_ns * 3 / 2 / NS;
     return 2 * attempt_us + options->fault_retry_ns / NS + trips * trip_us + 10 * SECOND;
 }
 
@@ -317,7 +339,12 @@ void sim_plan_print(const struct sim_plan *plan, FILE *out)
             c->lanes);
     for (unsigned i = 0; i < c->sites; i++)
         fprintf(out, " %u/%s", c->cores[i], cfsr_codec_name(plan->codec[i].codec));
-    fprintf(out, ", segments %" PRIu64 " MiB\n", c->segment_bytes >> 20);
+    fprintf(out, ", segments %" PRIu64 " MiB%s\n", c->segment_bytes >> 20,
+            o->seal == CFSR_SEAL_REQUIRE ? ", sealed" : "");
+    if (c->rdma_sites != 0)
+        fprintf(out, "  second way (%s): sites %x, tried again after %" PRIu64 " s\n",
+                c->rdma_transport != NULL ? "messages" : "bytes", c->rdma_sites,
+                o->rdma_retry_ns / (uint64_t)(NS * SECOND));
     fprintf(out,
             "  network %" PRIu64 "-%" PRIu64 " us in %u B, jobs %" PRIu64
             " us; batch %u B/%u/%" PRIu64 " ms, window %" PRIu64 " B, sync %" PRIu64 " B/%" PRIu64

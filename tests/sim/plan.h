@@ -41,7 +41,9 @@
     X(zero_sector, "a sector of one site's journal or inbox reads as zeros")   \
     X(stale_sector, "the last write of a sector of them got lost")             \
     X(misdirect, "a sector of them was written at another's place")            \
-    X(read_error, "sectors of them cannot be read")
+    X(read_error, "sectors of them cannot be read")                            \
+    X(rdma_cut, "every RDMA connection between two sites fails")               \
+    X(rdma_down, "two sites do not reach each other by RDMA, or one refuses it")
 
 enum sim_fault_kind {
 #define X(name, text) SIM_FAULT_##name,
@@ -57,6 +59,8 @@ enum sim_fault_kind {
 /* Only when asked for by name: unreadable sectors in the block that a journal's writer appends to
  * stay until it has gone on, and those in an inbox's tail keep it from being recovered. */
 #define SIM_FAULTS_NAMED_ONLY (1u << SIM_FAULT_read_error)
+/* Only where sites have a second way to each other. */
+#define SIM_FAULTS_RDMA (1u << SIM_FAULT_rdma_cut | 1u << SIM_FAULT_rdma_down)
 const char *sim_fault_name(enum sim_fault_kind kind);
 const char *sim_fault_text(enum sim_fault_kind kind);
 struct sim_fault {
@@ -92,6 +96,7 @@ struct sim_request {
     unsigned sites; /* 0: drawn */
     uint64_t run_us;
     uint32_t faults; /* bit a kind: allowed */
+    bool plain;      /* one way between sites, and nothing sealed */
     enum sim_break broken;
     const uint32_t *keep; /* only these faults of the plan, by number; NULL: all */
     unsigned keep_count;

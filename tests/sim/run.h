@@ -82,7 +82,8 @@ struct sim_run {
     unsigned heal_count, next_fault;
     uint64_t traffic_state[SITES_MAX];
     uint64_t slow_disks[SITES_MAX], full_disks[SITES_MAX]; /* how many faults hold them so */
-    unsigned blocked[SITES_MAX][SITES_MAX];
+    unsigned blocked[SITES_MAX][SITES_MAX], rdma_blocked[SITES_MAX][SITES_MAX];
+    unsigned rdma_refused[SITES_MAX];
     unsigned delays, cuts;
     uint64_t scrub;                      /* run that every site is to do; 0: none */
     uint64_t scrub_at_us;                /* of the second one */

@@ -83,6 +83,8 @@ static void print_command(const struct shrinking *s, FILE *out)
         fprintf(out, " --seconds %" PRIu64, s->request.run_us / SECOND);
     else
         fprintf(out, " --minutes %" PRIu64, s->request.run_us / (60 * SECOND));
+    if (s->request.plain)
+        fprintf(out, " --plain");
     if (s->request.broken != SIM_BREAK_none)
         fprintf(out, " --break %s", sim_break_name(s->request.broken));
     if (s->request.faults != (1u << SIM_FAULT_COUNT) - 1) {
