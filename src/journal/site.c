@@ -70,17 +70,23 @@ static int check_site(const struct cfsr_site *site)
 }
 
 /* What a create that was interrupted may have left behind, and what a fresh file system holds. */
+/* What stands in the directory: a site, whatever else there is beside it; or what is not ours. */
+struct existing {
+    bool site, foreign;
+};
+
 static int visit_existing(void *user, const struct cfsr_dir_entry *entry)
 {
     static const char *const expected[] = {"cluster.tmp", "journal", "inbox", "run", "lost+found"};
+    struct existing *existing = user;
 
-    (void)user;
     if (strcmp(entry->name, "cluster") == 0)
-        return -EEXIST;
+        existing->site = true;
     for (size_t i = 0; i < CFSR_ARRAY_LEN(expected); i++)
         if (strcmp(entry->name, expected[i]) == 0)
             return 0;
-    return -ENOTEMPTY;
+    existing->foreign = true;
+    return 0;
 }
 
 static int make_directories(struct cfsr_fs *fs, const struct cfsr_site *site)
@@ -175,6 +181,7 @@ static int sync_parent(struct cfsr_fs *fs, const char *data_dir)
 
 int cfsr_site_create(struct cfsr_fs *fs, const struct cfsr_site *site)
 {
+    struct existing existing = {0};
     int rc = check_site(site);
 
     if (rc < 0)
@@ -183,15 +190,15 @@ int cfsr_site_create(struct cfsr_fs *fs, const struct cfsr_site *site)
     if (rc < 0)
         return cfsr_fail(rc, "cannot create data directory %s: %s", site->data_dir,
                          cfsr_strerror(rc));
-    rc = fs->ops->list(fs, site->data_dir, visit_existing, NULL);
-    if (rc == -EEXIST)
-        return cfsr_fail(rc, "%s already holds a site: use it, or choose another directory",
-                         site->data_dir);
-    if (rc == -ENOTEMPTY)
-        return cfsr_fail(rc, "%s is not empty and holds no site: choose an empty directory",
-                         site->data_dir);
+    rc = fs->ops->list(fs, site->data_dir, visit_existing, &existing);
     if (rc < 0)
         return cfsr_fail(rc, "cannot list %s: %s", site->data_dir, cfsr_strerror(rc));
+    if (existing.site)
+        return cfsr_fail(-EEXIST, "%s already holds a site: use it, or choose another directory",
+                         site->data_dir);
+    if (existing.foreign)
+        return cfsr_fail(-ENOTEMPTY, "%s is not empty and holds no site: choose an empty directory",
+                         site->data_dir);
     rc = make_directories(fs, site);
     if (rc == 0)
         rc = sync_parent(fs, site->data_dir);

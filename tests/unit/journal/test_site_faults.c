@@ -140,6 +140,11 @@ Test(site_faults, create_refuses_bad_sites_and_full_directories)
     REFUSED(site.shard_function[0] = 'x');
 #undef REFUSED
     cr_assert_eq(cfsr_site_create(disk, &good), 0);
+    char beside[CFSR_PATH_MAX + 8]; /* whatever the order in which the names are found */
+    snprintf(beside, sizeof beside, "%s/acks", good.data_dir);
+    put_file(beside, "x", 1);
+    snprintf(beside, sizeof beside, "%s/zz", good.data_dir);
+    put_file(beside, "x", 1);
     cr_assert_eq(cfsr_site_create(disk, &good), -EEXIST);
     cr_assert_eq(disk->ops->mkdir(disk, "/b"), 0);
     put_file("/b/somebody-elses", "x", 1);
