@@ -23,6 +23,11 @@ enum bench_poll {
     BENCH_POLL_SLEEP
 };
 
+enum bench_path {
+    BENCH_PATH_TCP,
+    BENCH_PATH_RDMA
+};
+
 struct bench_settings {
     char data_dir[CFSR_PATH_MAX];    /* the corpus: a site's data directory, imported before */
     char work_dir[CFSR_PATH_MAX];    /* where runs write; "" : DATA_DIR.bench */
@@ -40,15 +45,17 @@ struct bench_settings {
     uint64_t gap_us;   /* pause between pings */
     uint32_t block_bytes;
     uint32_t frame_bytes, depth; /* transport */
-    char rdma_address[64];       /* transport: over RDMA too, listening there; "": not */
+    char rdma_address[64];       /* of this machine's RDMA device; transport: over RDMA too;
+                                    "": none */
     uint64_t sample_bytes;       /* stages: records held in memory */
     uint32_t cpu_a, cpu_b;
+    int path;              /* enum bench_path; e2e, latency: what carries the links */
     int poll;              /* enum bench_poll */
     bool live;             /* e2e: a producer appends during the run */
     bool no_floor;         /* e2e, latency: leave the floor runs out */
     char compress[32];     /* e2e: as the daemon's flag */
     char serve_args[1024]; /* e2e, latency: more flags for both daemons, separated by spaces */
-    uint32_t port;         /* e2e, latency: PORT and PORT + 1 on loopback */
+    uint32_t port;         /* e2e, latency: PORT and PORT + 1 */
     char count_heap[CFSR_PATH_MAX]; /* e2e: the malloc counter's shared object; "" : beside the
                                        program */
 };
@@ -68,6 +75,9 @@ int bench_journal(const struct bench_settings *settings, struct bench_report *re
 int bench_transport(const struct bench_settings *settings, struct bench_report *report);
 int bench_e2e(const struct bench_settings *settings, struct bench_report *report);
 int bench_latency(const struct bench_settings *settings, struct bench_report *report);
+
+/* What carries the links, as schemes and status documents name it: "tcp", "rdma". */
+const char *bench_path_name(const struct bench_settings *settings);
 
 /* work_dir, made if it is not there; path_out gets "WORK/NAME". */
 int bench_work_path(const struct bench_settings *settings, const char *name, char *path_out,

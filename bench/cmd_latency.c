@@ -165,20 +165,6 @@ static void report_latency(const struct bench_settings *settings, struct bench_r
                            bench_series_median(&series->recycled_p99));
 }
 
-static int start_link(struct bench_sites *sites)
-{
-    json_t *status;
-    int rc = bench_daemon_start(sites, &sites->b, false);
-
-    if (rc >= 0)
-        rc = bench_daemon_status(&sites->b, &status);
-    if (rc < 0)
-        return rc;
-    json_decref(status);
-    rc = bench_daemon_start(sites, &sites->a, false);
-    return rc < 0 ? rc : e2e_wait(sites, LIMIT_NS, true, NULL);
-}
-
 int bench_latency(const struct bench_settings *settings, struct bench_report *report)
 {
     struct latency_series series = {0};
@@ -192,9 +178,11 @@ int bench_latency(const struct bench_settings *settings, struct bench_report *re
     rc = bench_sites_open(settings, site.data_dir, "live-b", &sites);
     if (rc < 0)
         goto close_journal;
-    rc = start_link(&sites);
+    rc = e2e_start_link(&sites, false, LIMIT_NS, true);
     if (rc >= 0)
         rc = run_rounds(&sites, journal, report, &series);
+    if (rc >= 0)
+        rc = bench_sites_check_path(&sites);
     if (rc >= 0)
         report_latency(settings, report, &series);
     bench_sites_close(&sites);

@@ -1,5 +1,5 @@
 /*
- * daemon.c - starts, asks and stops the two daemons of e2e and latency.
+ * daemon.c - starts, asks and stops the two daemons of e2e and latency, over TCP or over RDMA.
  *
  * Thread: the program's only one. Progress is read from A's status page (shared memory), not over
  * the admin socket: watching must cost the watched nothing. The status document is asked for once a
@@ -26,9 +26,23 @@
 #include "bench/measure.h"
 #include "bench/process.h"
 #include "security/keyring.h"
+#include "transport/transport.h"
 
-#define START_NS   10000000000ull
+#define START_NS   60000000000ull
 #define ZERO_BYTES (1u << 20)
+
+/* Before a daemon says it in its log, where nobody looks first. */
+static int check_rdma(const struct bench_settings *settings)
+{
+    char device[96];
+
+    if (settings->path != BENCH_PATH_RDMA)
+        return 0;
+    if (settings->rdma_address[0] == '\0')
+        return cfsr_fail(-CFSR_E_USAGE,
+                         "--path rdma needs --rdma ADDRESS: one of this machine's RDMA device");
+    return cfsr_rdma_probe(NULL, device, sizeof device);
+}
 
 static void set_paths(const struct bench_settings *settings, struct bench_site *site,
                       const char *name, uint32_t cpu, uint32_t port)
@@ -40,6 +54,13 @@ static void set_paths(const struct bench_settings *settings, struct bench_site *
     snprintf(site->socket, sizeof site->socket, "%s/run/admin.sock", site->site.data_dir);
     snprintf(log_name, sizeof log_name, "%.32s.log", name);
     (void)bench_work_path(settings, log_name, site->log, sizeof site->log);
+}
+
+int bench_site_open(struct cfsr_site *site)
+{
+    int rc = cfsr_site_load(cfsr_fs_blocking(), site->data_dir, site);
+
+    return rc == -ENOENT ? cfsr_site_create(cfsr_fs_blocking(), site) : rc;
 }
 
 /* B: a site of A's cluster with the next id. */
@@ -54,18 +75,17 @@ static int open_site_b(struct bench_sites *sites, const char *name)
         b->journal.bytes[i] = (uint8_t)(sites->a.site.journal.bytes[i] ^ 0x5a);
     snprintf(b->name, sizeof b->name, "bench-b");
     rc = bench_work_path(sites->settings, name, b->data_dir, sizeof b->data_dir);
-    if (rc < 0)
-        return rc;
-    rc = cfsr_site_create(cfsr_fs_blocking(), b);
-    return rc == -EEXIST ? cfsr_site_load(cfsr_fs_blocking(), b->data_dir, b) : rc;
+    return rc < 0 ? rc : bench_site_open(b);
 }
 
 int bench_sites_open(const struct bench_settings *settings, const char *data_dir, const char *name,
                      struct bench_sites *sites_out)
 {
     struct bench_sites sites = {.settings = settings, .peer = -1};
-    int rc = cfsr_site_load(cfsr_fs_blocking(), data_dir, &sites.a.site);
+    int rc = check_rdma(settings);
 
+    if (rc >= 0)
+        rc = cfsr_site_load(cfsr_fs_blocking(), data_dir, &sites.a.site);
     if (rc >= 0)
         rc = open_site_b(&sites, name);
     if (rc >= 0 &&
@@ -211,13 +231,22 @@ static int map_heap(const struct bench_sites *sites, struct bench_site *site, co
     return 0;
 }
 
+/* Where a site listens and is dialled. */
+static void endpoint_of(const struct bench_settings *settings, const struct bench_site *site,
+                        char *text_out, size_t len_bytes)
+{
+    snprintf(text_out, len_bytes, "%s://%s:%u", bench_path_name(settings),
+             settings->path == BENCH_PATH_RDMA ? settings->rdma_address : "127.0.0.1", site->port);
+}
+
 int bench_daemon_start(struct bench_sites *sites, struct bench_site *site, bool count_heap)
 {
     const struct bench_site *other = site == &sites->a ? &sites->b : &sites->a;
     char environment[2][CFSR_PATH_MAX + 48] = {{0}};
     const char *const variables[] = {environment[0], environment[1], NULL};
     const char *arguments[BENCH_ARGS_MAX + 1];
-    char listen[64], peer[160], cpu[16], extra[sizeof sites->settings->serve_args];
+    char listen[CFSR_ENDPOINT_MAX], dial[CFSR_ENDPOINT_MAX], peer[160 + CFSR_ENDPOINT_MAX];
+    char cpu[16], extra[sizeof sites->settings->serve_args];
     char *word, *rest = extra;
     unsigned count = 0;
     int rc = count_heap
@@ -226,9 +255,10 @@ int bench_daemon_start(struct bench_sites *sites, struct bench_site *site, bool 
 
     if (rc < 0)
         return rc;
-    snprintf(listen, sizeof listen, "tcp://127.0.0.1:%u", site->port);
-    snprintf(peer, sizeof peer, "%llu:%s:tcp://127.0.0.1:%u",
-             (unsigned long long)other->site.site_id, other->site.name, other->port);
+    endpoint_of(sites->settings, site, listen, sizeof listen);
+    endpoint_of(sites->settings, other, dial, sizeof dial);
+    snprintf(peer, sizeof peer, "%llu:%s:%s", (unsigned long long)other->site.site_id,
+             other->site.name, dial);
     snprintf(cpu, sizeof cpu, "%u", site->cpu);
     snprintf(extra, sizeof extra, "%s", sites->settings->serve_args);
     const char *const fixed[] = {"serve",
@@ -238,6 +268,8 @@ int bench_daemon_start(struct bench_sites *sites, struct bench_site *site, bool 
                                  listen,
                                  "--peer",
                                  peer,
+                                 "--rdma",
+                                 sites->settings->path == BENCH_PATH_RDMA ? "require" : "off",
                                  "--key-file",
                                  sites->key_file,
                                  "--cores",
@@ -330,6 +362,25 @@ int bench_daemon_status(const struct bench_site *site, json_t **status_out)
         return cfsr_fail(rc, "the daemon of %s does not answer at %s: see %s", site->site.data_dir,
                          site->socket, site->log);
     return 0;
+}
+
+int bench_sites_check_path(const struct bench_sites *sites)
+{
+    const char *wanted = bench_path_name(sites->settings), *transport;
+    json_t *status, *link;
+    int rc = bench_daemon_status(&sites->a, &status);
+
+    if (rc < 0)
+        return rc;
+    link = json_array_get(json_object_get(status, "links"), 0);
+    transport = json_string_value(json_object_get(link, "transport"));
+    if (json_integer_value(json_object_get(link, "connections")) == 0)
+        rc = cfsr_fail(-CFSR_E_FAILED, "the daemons are not connected: see %s", sites->a.log);
+    else if (transport == NULL || strcmp(transport, wanted) != 0)
+        rc = cfsr_fail(-CFSR_E_FAILED, "the link is carried by %s and not by %s: see %s",
+                       transport != NULL ? transport : "nothing", wanted, sites->a.log);
+    json_decref(status);
+    return rc;
 }
 
 int64_t bench_sites_acked(struct bench_sites *sites, bool *done_out)

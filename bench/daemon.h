@@ -34,8 +34,11 @@ struct bench_sites {
     int peer;                      /* B's index in it, -1: not known yet */
 };
 
+/* Loads the site in its data_dir; makes it if there is none. */
+int bench_site_open(struct cfsr_site *site);
+
 /* A is the site in data_dir; B is made beside it (work_dir/NAME) if it is not there, with a key for
- * both. */
+ * both. A path that this machine has not is an error here. */
 int bench_sites_open(const struct bench_settings *settings, const char *data_dir, const char *name,
                      struct bench_sites *sites_out);
 /* Stops what still runs. */
@@ -52,10 +55,13 @@ int bench_sites_reset(struct bench_sites *sites);
 int bench_daemon_start(struct bench_sites *sites, struct bench_site *site, bool count_heap);
 /* SIGTERM; -CFSR_E_FAILED unless it ends with 0. */
 int bench_daemon_stop(struct bench_site *site);
-/* The status document; the caller owns it. Waits up to 10 s for a daemon that starts. */
+/* The status document; the caller owns it. Waits up to a minute for a daemon that starts. */
 int bench_daemon_status(const struct bench_site *site, json_t **status_out);
 /* -CFSR_E_FAILED with the log's path if it ended by itself. */
 int bench_daemon_check(const struct bench_site *site);
+
+/* -CFSR_E_FAILED unless A's link is carried by what the settings ask for. Both run. */
+int bench_sites_check_path(const struct bench_sites *sites);
 
 /* Bytes of A that B has durably, over all lanes; -1 until B said it in this run. done_out: that is
  * all A has. */

@@ -15,6 +15,7 @@ struct e2e_side {
     double
         wakeups_per_mib; /* times a kernel worker went back to sleep: a lower bound of the items */
     double resident_mib; /* at its peak */
+    double doorbells_per_mib; /* rdma: calls that gave work to the device */
 };
 
 struct e2e_result {
@@ -29,9 +30,9 @@ struct e2e_result {
 
 struct e2e_series {
     struct bench_series throughput, elapsed, cpu_a, cpu_b, busy, wire, links_lost, enters_a,
-        enters_b, workers_a, workers_b, wakeups_a, wakeups_b, resident_a, resident_b;
+        enters_b, workers_a, workers_b, wakeups_a, wakeups_b, resident_a, resident_b, doorbells_a,
+        doorbells_b;
 };
-void e2e_report(struct bench_report *report, const struct e2e_series *series);
 
 struct e2e_clock {
     double busy_s, cpu_a_s, cpu_b_s;
@@ -45,6 +46,8 @@ struct e2e_progress {
     void (*each)(void *user, int64_t acked);
     void *user;
 };
+/* Starts both daemons and waits for what e2e_wait() can wait for, limit_ns at most. */
+int e2e_start_link(struct bench_sites *sites, bool count_heap, uint64_t limit_ns, bool until_done);
 /* Until B's first ack of this run, or until B has everything. -CFSR_E_TIMEOUT; progress may be
  * NULL. */
 int e2e_wait(struct bench_sites *sites, uint64_t limit_ns, bool until_done,

@@ -104,9 +104,7 @@ int e2e_open_live_site(const struct bench_settings *settings, struct cfsr_site *
         site_out->journal.bytes[i] ^= 0xc3;
     rc = bench_work_path(settings, "live-a", site_out->data_dir, sizeof site_out->data_dir);
     if (rc >= 0)
-        rc = cfsr_site_create(cfsr_fs_blocking(), site_out);
-    if (rc == -EEXIST)
-        rc = cfsr_site_load(cfsr_fs_blocking(), site_out->data_dir, site_out);
+        rc = bench_site_open(site_out);
     if (rc < 0)
         return rc;
     options.data_dir = site_out->data_dir;
@@ -158,23 +156,14 @@ static int run_rounds(struct bench_sites *sites, struct cfsr_journal *journal,
                       const struct live_sample *sample, struct bench_report *report,
                       struct live_series *series)
 {
-    json_t *status;
-    int rc = bench_daemon_start(sites, &sites->b, false);
+    int rc = e2e_start_link(sites, false, LIMIT_NS, true);
 
-    if (rc >= 0)
-        rc = bench_daemon_status(&sites->b, &status);
-    if (rc < 0)
-        return rc;
-    json_decref(status);
-    rc = bench_daemon_start(sites, &sites->a, false);
-    if (rc >= 0)
-        rc = e2e_wait(sites, LIMIT_NS, true, NULL);
     for (uint32_t run = 0; run <= sites->settings->runs && rc >= 0; run++) {
         bench_report_progress(report, "e2e, live");
         rc = run_live(sites, journal, sample, run > 0 ? series : NULL);
     }
     bench_report_progress(report, "");
-    return rc;
+    return rc < 0 ? rc : bench_sites_check_path(sites);
 }
 
 static void report_live(struct bench_report *report, const struct live_series *series)

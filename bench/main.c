@@ -21,6 +21,7 @@
 
 #define FIELD(member) CFSR_OPTION_FIELD(struct bench_settings, member)
 
+static const char *const path_names[] = {"tcp", "rdma", NULL};
 static const char *const poll_names[] = {"yield", "spin", "sleep", NULL};
 
 static const struct cfsr_option options[] = {
@@ -186,8 +187,19 @@ static const struct cfsr_option options[] = {
      .value_name = "ADDRESS",
      .group = "Transport",
      .kind = CFSR_OPTION_TEXT,
-     .help = "Over RDMA too: an address of this machine that belongs to an RDMA device.",
+     .help = "An address of this machine that belongs to an RDMA device. transport: over RDMA too; "
+             "e2e, latency: for --path rdma.",
      FIELD(rdma_address)},
+    {.name = "path",
+     .value_name = "PATH",
+     .group = "Daemons",
+     .kind = CFSR_OPTION_ENUM,
+     .choices = path_names,
+     .default_text = "tcp",
+     .help =
+         "e2e, latency: what carries the links: tcp on 127.0.0.1, or rdma (and nothing else) at "
+         "the address of --rdma. Another transport than this fails the run.",
+     FIELD(path)},
     {.name = "compress",
      .value_name = "CODEC",
      .group = "Daemons",
@@ -218,7 +230,7 @@ static const struct cfsr_option options[] = {
      .min = 1024,
      .max = 65534,
      .default_text = "7431",
-     .help = "e2e, latency: the daemons listen on this port and the next, on 127.0.0.1.",
+     .help = "e2e, latency: the daemons listen on this port and the next.",
      FIELD(port)},
     {.name = "poll",
      .value_name = "HOW",
@@ -236,6 +248,11 @@ static const struct cfsr_option options[] = {
              "the program.",
      FIELD(count_heap)},
 };
+
+const char *bench_path_name(const struct bench_settings *settings)
+{
+    return path_names[settings->path];
+}
 
 int bench_work_path(const struct bench_settings *settings, const char *name, char *path_out,
                     size_t len_bytes)
@@ -347,6 +364,7 @@ static int find_and_run(int argc, char *const *argv)
     if (command == NULL)
         return cfsr_fail(-CFSR_E_USAGE, "unknown command '%s': see cfs-repl-bench --help", argv[1]);
     set.command = command->name;
+    set.synopsis = "[OPTION...]";
     set.summary = command->summary;
     rc = cfsr_options_defaults(&set, &settings, sizeof settings, &origins);
     if (rc >= 0)

@@ -25,7 +25,7 @@ pid_t bench_start(const char *const *arguments, const char *log_path,
 int bench_wait(pid_t pid);
 /* Starts and waits; -CFSR_E_FAILED with message (and the log's path) unless it exits with 0. */
 int bench_call(const char *const *arguments, const char *log_path);
-/* SIGTERM, then up to 10 s, then SIGKILL; the exit status. */
+/* SIGTERM, then up to 30 s, then SIGKILL; the exit status. */
 int bench_stop(pid_t pid);
 
 /* Does what --make-corpus asks for: nothing if it is not given or the data directory holds a site.

@@ -115,6 +115,7 @@ static void put_settings(struct bench_report *report, const struct bench_setting
     json_object_set_new(object, "pings", json_integer(settings->pings));
     json_object_set_new(object, "gap_us", json_integer((json_int_t)settings->gap_us));
     json_object_set_new(object, "processors", json_pack("[i,i]", settings->cpu_a, settings->cpu_b));
+    json_object_set_new(object, "path", json_string(bench_path_name(settings)));
     json_object_set_new(object, "compress", json_string(settings->compress));
     json_object_set_new(object, "serve_args", json_string(settings->serve_args));
     snprintf(text, sizeof text, "%u runs of %.1f s, %u KiB blocks, processors %u and %u%s%.300s",
