@@ -206,7 +206,7 @@ struct node_segment_job {
     struct node_store *store;
     uint64_t sequence;
     uint64_t wall_us; /* when it was asked for: consumers' leases expire by it */
-    bool open_existing;
+    bool open_existing, begun; /* begun: it holds records, so it must be there */
     struct cfsr_file *retired;
     struct cfsr_file *file;
     int result;

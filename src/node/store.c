@@ -46,26 +46,36 @@ static int make_room(struct cfsr_node_core *core, uint32_t lane, uint64_t sequen
     return rc;
 }
 
+/* After a restart the segment to go on in is there; one that nothing was written to may not be. */
+static int get_segment(struct node_segment_job *segment)
+{
+    struct cfsr_node_core *core = segment->core;
+    uint32_t lane = segment->store->lane;
+    int rc = -ENOENT;
+
+    if (segment->open_existing)
+        rc = cfsr_inbox_open_segment(core->env.blocking_fs, core->options.site, lane,
+                                     segment->sequence, core->options.inbox_direct, &segment->file,
+                                     &segment->direct);
+    if (rc != -ENOENT || segment->begun)
+        return rc;
+    rc = make_room(core, lane, segment->sequence, segment->wall_us);
+    if (rc < 0)
+        return rc;
+    return cfsr_inbox_prepare_segment(core->env.blocking_fs, core->options.site, lane,
+                                      segment->sequence, core->options.inbox_direct, &segment->file,
+                                      &segment->direct);
+}
+
 static void run_segment(struct cfsr_node_job *job)
 {
     struct node_segment_job *segment = CFSR_CONTAINER_OF(job, struct node_segment_job, job);
-    struct cfsr_node_core *core = segment->core;
 
     if (segment->retired != NULL)
         cfsr_file_close(segment->retired);
     segment->retired = NULL;
     segment->file = NULL;
-    if (segment->sequence == 0)
-        segment->result = 0; /* only a file to close */
-    else if (segment->open_existing)
-        segment->result = cfsr_inbox_open_segment(
-            core->env.blocking_fs, core->options.site, segment->store->lane, segment->sequence,
-            core->options.inbox_direct, &segment->file, &segment->direct);
-    else if ((segment->result = make_room(core, segment->store->lane, segment->sequence,
-                                          segment->wall_us)) == 0)
-        segment->result = cfsr_inbox_prepare_segment(
-            core->env.blocking_fs, core->options.site, segment->store->lane, segment->sequence,
-            core->options.inbox_direct, &segment->file, &segment->direct);
+    segment->result = segment->sequence == 0 ? 0 /* only a file to close */ : get_segment(segment);
     if (segment->result < 0)
         cfsr_log(CFSR_LOG_ERROR, "inbox_segment_failed", CFSR_U("lane", segment->store->lane),
                  CFSR_U("sequence", segment->sequence), CFSR_ERR(segment->result));
@@ -109,7 +119,7 @@ static void done_segment(struct cfsr_node_job *job)
         segment->file = NULL;
         return;
     }
-    segment->open_existing = false;
+    segment->open_existing = segment->begun = false;
     if (segment->file != NULL) {
         store->direct = segment->direct;
         node_adopt(core, segment->file);
@@ -213,7 +223,7 @@ static void done_heal(struct cfsr_node_job *job)
     behind = cfsr_inbox_state_reconcile(heal->fallback, heal->recovered);
     cfsr_inbox_lane_restart(store->inbox, heal->fallback);
     store->direct = heal->direct;
-    store->segment.open_existing = false;
+    store->segment.open_existing = store->segment.begun = false;
     node_adopt(core, heal->file);
     cfsr_inbox_lane_give_segment(store->inbox, heal->fallback->sequence, heal->file);
     heal->file = NULL;
@@ -302,10 +312,11 @@ int node_store_add(struct cfsr_node_core *core, uint32_t lane, const struct cfsr
     store->segment.job.done = done_segment;
     store->segment.job.slow = true;
     store->segment.open_existing = state->sequence != 0;
+    store->segment.begun = state->body_offset > 0;
     for (unsigned i = 0; i < CFSR_INBOX_WRITES_MAX; i++)
         store->write[i].store = store;
     core->stores[lane] = store;
-    /* Recovery goes on in an existing segment: that one is opened, the following ones are made. */
+    /* Recovery goes on in a segment that is there, unless nothing was written to it yet. */
     supply(store);
     return 0;
 }

@@ -241,11 +241,12 @@ static void check_acked(struct sim_run *run, const struct test_site *site, unsig
           l->head_lsn, model->committed[from][lane]);
     model->persisted[from][to][lane] = l->acked_lsn;
     if ((model->stale[from][to] >> lane & 1) != 0) {
-        /* An ack that was on its way when the disk went: the site will have lost that too. */
+        /* An ack that was on its way when the disk went: the site will have lost that too, or has
+         * lost it, unless the older copy holds it. */
         if ((model->restored[to] >> lane & 1) != 0)
             *acked = cfsr_max_u64(*acked, l->acked_lsn);
         else
-            model->expect_alarm[from][to] |= l->acked_lsn > *acked;
+            model->expect_alarm[from][to] |= l->acked_lsn > model->durable[to][from][lane];
         return;
     }
     CHECK(&run->cluster, l->acked_lsn <= model->durable[to][from][lane], "acked-durable",

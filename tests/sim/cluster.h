@@ -192,6 +192,8 @@ void cluster_step_to(struct cluster *cluster, uint64_t limit_us);
 void cluster_run_us(struct cluster *cluster, uint64_t us);
 /* Runs until every live link is caught up, at most so long; false: it is not. */
 bool cluster_run_until_equal(struct cluster *cluster, uint64_t limit_us);
+/* The first link that is not caught up, in words; valid until the next call. */
+const char *cluster_unrested(struct cluster *cluster);
 bool cluster_is_caught_up(struct cluster *cluster);
 /* Status of the link of site `from` to site `to` (of the core that has it); false if there is none.
  */

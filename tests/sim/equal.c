@@ -4,6 +4,7 @@
  * Thread: one. Reads through the product's readers and digests; changes nothing.
  */
 #include <inttypes.h>
+#include <stdio.h>
 #include <string.h>
 
 #include <cfsrepl/error.h>
@@ -60,6 +61,32 @@ bool cluster_is_caught_up(struct cluster *cluster)
         if (cluster->site[i].up && !is_caught_up(&cluster->site[i]))
             return false;
     return true;
+}
+
+const char *cluster_unrested(struct cluster *cluster)
+{
+    static char why[256];
+
+    snprintf(why, sizeof why, "a link is missing");
+    for (unsigned i = 0; i < cluster->config.sites; i++) {
+        const struct test_site *site = &cluster->site[i];
+        for (uint32_t number = 0; site->up && number < site->cores; number++) {
+            const struct cfsr_node_core *core = site->core[number];
+            for (uint32_t k = 0; k < core->link_count; k++) {
+                const struct node_link *link = &core->links[k];
+                const char *reason;
+                if (!link->in_use || link->retiring || link->challenger ||
+                    cfsr_sender_is_caught_up(&link->sender))
+                    continue;
+                enum cfsr_link_state state = cfsr_sender_link_state(&link->sender, &reason);
+                snprintf(why, sizeof why, "site %u core %u to site %u is %s %s (%s)", i + 1, number,
+                         (unsigned)link->sender.options.peer_site_id, cfsr_link_state_name(state),
+                         reason, link->sender.last_detail);
+                return why;
+            }
+        }
+    }
+    return why;
 }
 
 bool cluster_run_until_equal(struct cluster *cluster, uint64_t limit_us)

@@ -102,7 +102,8 @@ static uint64_t dice(struct points_world *world, uint64_t limit)
     return sim_random(&world->random) % limit;
 }
 
-/* Everyone's ack lies above the lane's lowest segment: it may go. */
+/* Everyone's ack lies above the lane's lowest segment, so that the record below the ack, which a
+ * handshake compares, is not in it: it may go. */
 static void retain(struct points_world *world, unsigned index)
 {
     struct test_site *site = &world->cluster.site[index];
@@ -113,7 +114,7 @@ static void retain(struct points_world *world, unsigned index)
         for (unsigned at = 0; at < POINTS_SITES; at++)
             if (at != index)
                 lowest = cfsr_min_u64(lowest, world->model.durable[at][index][lane]);
-        if (origin_lowest(site->origin[lane]) + site->site.segment_bytes <= lowest)
+        if (origin_lowest(site->origin[lane]) + site->site.segment_bytes < lowest)
             (void)origin_recycle_lowest(site->origin[lane]);
     }
 }
@@ -239,6 +240,6 @@ void points_world_run(struct points_world *world, uint64_t seed, uint64_t points
     while (world->number < points)
         act(world);
     CHECK(&world->cluster, cluster_run_until_equal(&world->cluster, 300000000), "rest",
-          "the reference run does not come to rest");
+          "the reference run does not come to rest: %s", cluster_unrested(&world->cluster));
     points_check_all(world);
 }

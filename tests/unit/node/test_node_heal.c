@@ -143,3 +143,32 @@ Test(node_heal, a_full_disk_is_waited_for)
     }
     cr_assert_gt(seen, 0);
 }
+
+static bool remove_segments_behind_the_first(struct cfsr_fs *fs)
+{
+    bool found = false;
+
+    for (unsigned sequence = 2; sequence < 8; sequence++) {
+        char path[64];
+        snprintf(path, sizeof path, "/data/inbox/00/%016x.seg", sequence);
+        found = fs->ops->unlink(fs, path) == 0 || found;
+    }
+    return found && fs->ops->sync_dir(fs, "/data/inbox/00") == 0;
+}
+
+/* A power cut between the last block of a segment and the name of the next one: recovery goes on in
+ * a segment that is not there. */
+Test(node_heal, a_full_segment_without_a_next_one_is_gone_on_from)
+{
+    make(77, 1);
+    for (unsigned round = 0; round < 8; round++) {
+        site_append(&c, 0, 60, 20000);
+        cr_assert(cluster_run_until_equal(&c, 60 * SECONDS));
+    }
+    site_stop(&c, 1);
+    cr_assert(remove_segments_behind_the_first(c.site[1].fs), "one segment held everything");
+    site_start(&c, 1);
+    cr_assert(cluster_run_until_equal(&c, 60 * SECONDS), "%s", cluster_unrested(&c));
+    cluster_assert_equal(&c, 0, 1);
+    cluster_remove(&c);
+}
