@@ -32,7 +32,7 @@
 
 #define CFSR_TRANSPORT_API_VERSION 1
 #define CFSR_FRAME_PIECES_MAX      4
-#define CFSR_ENDPOINT_MAX          256
+#define CFSR_ENDPOINT_MAX          288 /* a host name of 253 characters, scheme and port */
 
 enum cfsr_transport_cap {
     CFSR_TRANSPORT_MESSAGES = 1u << 0,   /* a span is exactly one frame; otherwise a byte stream */

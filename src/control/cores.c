@@ -35,6 +35,7 @@
 /* RDMA: every connection has one; so many for those that have proven nothing yet. */
 #define RDMA_RINGS_SPARE  4u
 #define SEND_GATHER_BYTES (256u << 10)
+_Static_assert(CFSR_ENDPOINT_TEXT_MAX <= CFSR_ENDPOINT_MAX, "whatever is accepted can be dialled");
 /* Connections of one core that have not proven anything yet, whoever they are. */
 #define STRANGERS_MAX 64u
 /* While a peer sends in bulk a core wakes for this many completions, or after this long: about one

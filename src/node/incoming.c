@@ -517,16 +517,16 @@ int node_conn_reply(struct node_conn *conn, void *bytes, uint32_t payload_bytes)
     return -ENOTCONN;
 }
 
-/* Silent strangers, also those who are being shown out, must not keep the peers out. */
-static void make_room(struct cfsr_node_core *core)
+/* Also one who is being shown out; the one that has had most of its time. */
+void node_conns_evict(struct cfsr_node_core *core, const struct cfsr_node_path *path)
 {
+    unsigned count = core->outbox.count;
     struct node_conn *oldest = NULL;
 
-    if (core->conn_count - core->conns_in_use >= CONNS_RESERVE)
-        return;
     for (uint32_t i = 0; i < core->conn_count; i++) {
         struct node_conn *conn = &core->conns[i];
         if (conn->in_use && !conn->evicted && conn->receiver.state != CFSR_RECEIVER_RUNNING &&
+            (path == NULL || conn->path == path) &&
             (oldest == NULL || conn->receiver.deadline_ns < oldest->receiver.deadline_ns))
             oldest = conn;
     }
@@ -534,7 +534,7 @@ static void make_room(struct cfsr_node_core *core)
         return;
     oldest->evicted = true;
     cfsr_receiver_abort(&oldest->receiver, -CFSR_E_POOL_EMPTY, &core->outbox);
-    core->outbox.count = 0;
+    core->outbox.count = count;
     oldest->path->transport->close(oldest->conn, false);
 }
 
@@ -545,7 +545,8 @@ void cfsr_node_core_accept(struct cfsr_node_core *core, enum cfsr_path from,
     struct node_conn *conn = NULL;
     uint8_t nonce[32];
 
-    make_room(core);
+    if (core->conn_count - core->conns_in_use < CONNS_RESERVE)
+        node_conns_evict(core, NULL);
     for (uint32_t i = 0; i < core->conn_count && conn == NULL; i++)
         if (!core->conns[i].in_use)
             conn = &core->conns[i];
@@ -575,8 +576,11 @@ void cfsr_node_core_accept(struct cfsr_node_core *core, enum cfsr_path from,
     conn->peer = -1;
     conn->waiting = false;
     conn->evicted = false;
-    if (path->transport->accept(path->group, incoming, &conn_events, conn, &conn->conn) < 0) {
+    int rc = path->transport->accept(path->group, incoming, &conn_events, conn, &conn->conn);
+    if (rc < 0) {
         cfsr_receiver_fini(&conn->receiver);
+        if (rc == -CFSR_E_POOL_EMPTY) /* its receive memory: who dials again finds some */
+            node_conns_evict(core, path);
         return;
     }
     conn->in_use = true;

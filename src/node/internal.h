@@ -205,7 +205,7 @@ struct node_segment_job {
     struct cfsr_node_core *core;
     struct node_store *store;
     uint64_t sequence;
-    uint64_t wall_us; /* when it was asked for: consumers' leases expire by it */
+    uint64_t wall_us;          /* when it was asked for: consumers' leases expire by it */
     bool open_existing, begun; /* begun: it holds records, so it must be there */
     struct cfsr_file *retired;
     struct cfsr_file *file;
@@ -554,6 +554,8 @@ uint64_t node_conns_deadline(const struct cfsr_node_core *core);
 void node_conns_drain(struct cfsr_node_core *core);
 /* Ends the connections that carry the lane: their peers resume from the durable cursors. */
 void node_conns_drop_lane(struct cfsr_node_core *core, uint32_t lane, int reason);
+/* Silent strangers must not keep the peers out: one of the path (NULL: of any) goes. */
+void node_conns_evict(struct cfsr_node_core *core, const struct cfsr_node_path *path);
 void node_conn_execute(struct node_conn *conn);
 /* As node_link_reply(). */
 int node_conn_reply(struct node_conn *conn, void *bytes, uint32_t payload_bytes);

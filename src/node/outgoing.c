@@ -236,6 +236,8 @@ static void dial(struct node_link *link)
         rc = link->path->transport->connect(link->path->group, endpoint, &preamble,
                                             core->options.hello_timeout_ns, &link_events, link,
                                             &link->conn);
+    if (rc == -CFSR_E_POOL_EMPTY) /* of receive memory: the next attempt finds some */
+        node_conns_evict(core, link->path);
     if (rc < 0) {
         core->env.random(core->env.user, &random, sizeof random);
         cfsr_sender_on_closed(&link->sender, core->now_ns, rc, random);
@@ -435,7 +437,9 @@ static void publish(struct node_link *link)
     cfsr_counter_add(&counters->retransmitted_bytes,
                      now->retransmitted_bytes - then->retransmitted_bytes);
     link->counted = *now;
-    if (!link->established && (up || link->sender.state == CFSR_SENDER_REPAIRING))
+    /* A retiring one takes nothing over: its link went on without it, or a new lane map is due. */
+    if (!link->established && !link->retiring &&
+        (up || link->sender.state == CFSR_SENDER_REPAIRING))
         node_path_established(link);
     if (up && !link->up)
         cfsr_log(CFSR_LOG_INFO, "link_up", CFSR_U("peer", peer->site_id),

@@ -2,8 +2,8 @@
  * seal.c - room for sealed bodies on their way out.
  *
  * A batch is encoded once for all peers, but sealed for each connection: the ciphertext goes to a
- * seal slot, and the batch slot is free as soon as that is done. A link holds its share of the
- * slots at most, so that a peer that does not read cannot keep the others waiting.
+ * seal slot, and the batch slot is free as soon as that is done. A peer's links hold its share of
+ * the slots at most, so that a peer that does not read cannot keep the others waiting.
  *
  * Thread:     the core.
  * Invariants: a slot belongs to one frame until the transport says on_sent; without --seal there is
@@ -50,6 +50,17 @@ void node_seals_destroy(struct cfsr_node_core *core)
     core->seal_free_count = 0;
 }
 
+/* Of all links to the peer: one to each of its cores, and what ends while it is replaced. */
+static uint64_t held_for(const struct cfsr_node_core *core, uint32_t peer)
+{
+    uint64_t held = 0;
+
+    for (uint32_t i = 0; i < core->link_count; i++)
+        if (core->links[i].in_use && core->links[i].peer == peer)
+            held += core->links[i].seals_held;
+    return held;
+}
+
 bool node_seal_has_room(const struct node_link *link)
 {
     const struct cfsr_node_core *core = link->core;
@@ -57,7 +68,8 @@ bool node_seal_has_room(const struct node_link *link)
     if (!cfsr_session_seals(&link->sender.session))
         return true;
     return core->seal_free_count > 0 &&
-           link->seals_held < cfsr_max_u64(core->seal_count / core->options.peer_count, 1);
+           held_for(core, link->peer) <
+               cfsr_max_u64(core->seal_count / core->options.peer_count, 1);
 }
 
 void node_seal_frame(struct node_link *link, uint16_t flags, struct node_frame *frame,

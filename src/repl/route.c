@@ -81,7 +81,6 @@ void cfsr_route_on_established(struct cfsr_route *route, enum cfsr_path path)
     if (path == CFSR_PATH_RDMA) {
         if (route->reason != 0 && route->options.mode != CFSR_RDMA_REQUIRE)
             route->counters.returns++;
-        route->attempts = 0;
         route->reason = 0;
     }
     route->current = path;
@@ -145,6 +144,10 @@ bool cfsr_route_on_failed(struct cfsr_route *route, enum cfsr_path path, bool es
 
     if (was_current)
         route->running = false;
+    /* It was tried at retry_at_ns at the earliest, and was good for long since. */
+    if (path == CFSR_PATH_RDMA && established &&
+        now_ns >= route->retry_at_ns + CFSR_ROUTE_WINDOW_NS)
+        route->attempts = 0;
     if (!blames_path(reason)) {
         if (!was_current && path == CFSR_PATH_RDMA)
             back_off(route, now_ns, random); /* nothing is said against it, but not at once again */

@@ -61,7 +61,8 @@ struct cfsr_route {
     bool running;           /* a connection of `current` is established */
     int reason;             /* why current is not RDMA though it was wanted; 0: it is not wanted */
     uint64_t retry_at_ns;   /* earliest next RDMA attempt while on TCP */
-    uint32_t attempts;      /* RDMA attempts in a row that never ran: the back-off exponent */
+    uint32_t attempts;      /* RDMA attempts in a row that never ran, or fell back within the
+                               window: the back-off exponent */
     uint64_t failed_at_ns[CFSR_ROUTE_FAILURES_MAX]; /* of running connections; oldest first */
     uint32_t failed_count;
     struct cfsr_route_counters counters;

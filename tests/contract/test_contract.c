@@ -3,6 +3,8 @@
  */
 #include "contract.h"
 
+#include "base/clock.h"
+
 #include <criterion/criterion.h>
 
 #include <errno.h>
@@ -84,6 +86,62 @@ CONTRACT(connect_refused)
     contract_until(world, contract_is_closed, near_end, "the refusal is reported");
     cr_assert_eq(near_end->reason, -ECONNREFUSED);
     cr_assert_eq(near_end->connected, 0u);
+    contract_end_destroy(near_end);
+}
+
+/* One request as the control thread has it, on its way to a core. */
+static struct cfsr_incoming *incoming_of(struct contract_world *world,
+                                         struct contract_end *near_end)
+{
+    struct cfsr_incoming *incoming = NULL;
+    struct cfsr_preamble preamble;
+
+    world->stop_accepting = true;
+    cr_assert_eq(contract_dial(world, world->endpoint, 5000, near_end), 0);
+    for (unsigned i = 0; i < 5000 && incoming == NULL; i++) {
+        contract_turn(world);
+        (void)world->transport->listener_accept(
+            world->listener, world->is_sim ? world->now_us * 1000 : cfsr_clock_monotonic_ns(),
+            &incoming, &preamble);
+    }
+    cr_assert_not_null(incoming);
+    return incoming;
+}
+
+static void close_listener(struct contract_world *world)
+{
+    world->transport->listener_close(world->listener);
+    world->listener = NULL;
+}
+
+CONTRACT(request_outlives_its_listener)
+{
+    struct contract_end *near_end = contract_end_create(world);
+    struct contract_end *far_end = &world->far_ends[world->far_count++];
+    struct cfsr_incoming *incoming = incoming_of(world, near_end);
+
+    close_listener(world);
+    far_end->world = world;
+    cr_assert_eq(world->transport->accept(world->group[CONTRACT_FAR], incoming, &contract_events,
+                                          far_end, &far_end->conn),
+                 0);
+    for (unsigned i = 0; i < 5000 && near_end->connected == 0; i++)
+        contract_turn(world);
+    cr_assert_eq(near_end->connected, 1u);
+    contract_send_all(near_end, CFSR_STREAM_DATA, 1000, 1);
+    expect_received(far_end, CFSR_STREAM_DATA, 1);
+    close_both(near_end, far_end);
+}
+
+CONTRACT(request_is_refused_after_its_listener)
+{
+    struct contract_end *near_end = contract_end_create(world);
+    struct cfsr_incoming *incoming = incoming_of(world, near_end);
+
+    close_listener(world);
+    world->transport->incoming_discard(incoming);
+    contract_until(world, contract_is_closed, near_end, "the dialler is told");
+    cr_assert_neq(near_end->reason, -ETIMEDOUT);
     contract_end_destroy(near_end);
 }
 

@@ -97,6 +97,8 @@ int cfsr_rdma_conn_create(struct cfsr_group *group, const struct cfsr_conn_event
     struct cfsr_list *ring;
     struct cfsr_conn *conn;
 
+    if (group->device_gone)
+        return cfsr_fail(-ENODEV, "the RDMA device was removed; restart to use one again");
     if (place == NULL)
         return cfsr_fail(-CFSR_E_POOL_EMPTY, "all connections of this core are in use");
     ring = cfsr_list_pop_front(&group->rings_free);

@@ -5,6 +5,10 @@
  * Owns:       one device a group. All connections of a core share a completion queue and channel,
  *             so that one look finds all work; each connection reserves its worst case in it and a
  *             connection that does not fit is refused, which keeps the queue from overrunning.
+ * Removal:    whoever hears of it marks the device; each group then ends its connections and gives
+ *             back what it has there. Drivers without disassociate_ucontext (soft-RoCE) let the
+ *             removal wait until the device's file is closed too, and librdmacm keeps that open
+ *             while no other device is left: so the last group cuts it off.
  * Rejected:   registration a batch (93 us each), a cache of registrations over malloc (never right
  *             when memory is unmapped), on-demand paging (not every device has it), ibv_fork_init()
  *             (splits mappings; nothing here forks after start).
@@ -18,6 +22,8 @@
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <pthread.h>
+#include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -25,6 +31,15 @@
 #include <unistd.h>
 
 #define DEVICES_FOLDER "/sys/class/infiniband"
+#define DEVICES_MAX    8
+
+/* Groups that have something of a device, counted at start and end; and the last one removed. */
+static pthread_mutex_t users_lock = PTHREAD_MUTEX_INITIALIZER;
+static struct users {
+    struct ibv_context *verbs;
+    uint32_t groups;
+} users[DEVICES_MAX];
+static struct ibv_context *_Atomic removed;
 
 static bool port_is_active(struct ibv_context *verbs)
 {
@@ -122,6 +137,8 @@ int cfsr_rdma_region_add(struct cfsr_group *group, void *base, size_t len_bytes)
     struct cfsr_rdma_region *region = &group->regions[group->regions_count];
     int rc;
 
+    if (group->verbs == NULL)
+        return cfsr_fail(-ENODEV, "the RDMA device was removed");
     if (group->regions_count == CFSR_RDMA_REGIONS_MAX)
         return cfsr_fail(-CFSR_E_POOL_EMPTY, "more than %d registered regions",
                          CFSR_RDMA_REGIONS_MAX);
@@ -284,6 +301,61 @@ static int choose_source(struct cfsr_group *group, int gid_index)
     return 0;
 }
 
+/* The device's entry, or one that is free; NULL: more devices than anybody has. */
+static struct users *users_of(struct ibv_context *verbs)
+{
+    struct users *unused = NULL;
+
+    for (unsigned i = 0; i < DEVICES_MAX; i++) {
+        if (users[i].groups > 0 && users[i].verbs == verbs)
+            return &users[i];
+        if (users[i].groups == 0)
+            unused = &users[i];
+    }
+    if (unused != NULL)
+        unused->verbs = verbs;
+    return unused;
+}
+
+/* One group more or less; true when it was the last one. */
+static bool count_users(struct ibv_context *verbs, int change)
+{
+    struct users *entry;
+    bool last = false;
+
+    (void)pthread_mutex_lock(&users_lock);
+    entry = users_of(verbs);
+    if (entry != NULL && (change > 0 || entry->groups > 0)) {
+        entry->groups += (uint32_t)change;
+        last = entry->groups == 0;
+    }
+    (void)pthread_mutex_unlock(&users_lock);
+    return last;
+}
+
+void cfsr_rdma_device_removed(struct ibv_context *verbs)
+{
+    if (verbs != NULL)
+        atomic_store(&removed, verbs);
+}
+
+bool cfsr_rdma_device_is_gone(const struct cfsr_group *group)
+{
+    return atomic_load_explicit(&removed, memory_order_relaxed) == group->verbs;
+}
+
+/* The library goes on holding its context, whose descriptors lead nowhere from here on. */
+static void cut_off(struct ibv_context *verbs)
+{
+    int nowhere = open("/dev/null", O_RDWR | O_CLOEXEC);
+
+    if (nowhere < 0)
+        return;
+    (void)dup3(nowhere, verbs->async_fd, O_CLOEXEC);
+    (void)dup3(nowhere, verbs->cmd_fd, O_CLOEXEC);
+    close(nowhere);
+}
+
 int cfsr_rdma_device_open(struct cfsr_group *group, const struct cfsr_rdma_options *options)
 {
     uint32_t rings = group->rings_count;
@@ -293,6 +365,9 @@ int cfsr_rdma_device_open(struct cfsr_group *group, const struct cfsr_rdma_optio
     group->rings_count = 0;
     if (rc < 0)
         return rc;
+    if (cfsr_rdma_device_is_gone(group)) /* another one since, in the same memory */
+        atomic_store(&removed, NULL);
+    (void)count_users(group->verbs, 1);
     group->pd = ibv_alloc_pd(group->verbs);
     if (group->pd == NULL)
         return cfsr_fail(-errno, "no RDMA protection domain: %s", cfsr_strerror(-errno));
@@ -314,24 +389,34 @@ int cfsr_rdma_device_open(struct cfsr_group *group, const struct cfsr_rdma_optio
     return 0;
 }
 
-void cfsr_rdma_device_close(struct cfsr_group *group)
+void cfsr_rdma_device_release(struct cfsr_group *group)
 {
-    for (uint32_t i = 0; i < group->rings_count; i++) {
+    if (group->verbs == NULL)
+        return; /* never opened, or released before */
+    for (uint32_t i = 0; i < group->rings_count; i++)
         (void)ibv_dereg_mr(group->rings[i].mr);
-        destroy_ring(&group->rings[i]);
-    }
-    free(group->rings);
     while (group->regions_count > 0)
         (void)ibv_dereg_mr(group->regions[--group->regions_count].mr);
     if (group->bounce_mr != NULL)
         (void)ibv_dereg_mr(group->bounce_mr);
-    free(group->bounce);
-    if (group->manager != NULL)
-        rdma_destroy_event_channel(group->manager);
     if (group->cq != NULL)
         (void)ibv_destroy_cq(group->cq);
     if (group->completions != NULL)
         (void)ibv_destroy_comp_channel(group->completions);
     if (group->pd != NULL)
         (void)ibv_dealloc_pd(group->pd);
+    if (count_users(group->verbs, -1) && group->device_gone)
+        cut_off(group->verbs);
+    group->verbs = NULL;
+}
+
+void cfsr_rdma_device_close(struct cfsr_group *group)
+{
+    cfsr_rdma_device_release(group);
+    for (uint32_t i = 0; i < group->rings_count; i++)
+        destroy_ring(&group->rings[i]);
+    free(group->rings);
+    free(group->bounce);
+    if (group->manager != NULL)
+        rdma_destroy_event_channel(group->manager);
 }

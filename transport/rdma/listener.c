@@ -4,7 +4,9 @@
  * Thread:     the control thread; a request then travels to its core as a struct cfsr_incoming.
  * Invariants: the preamble and the geometry come inside the request, so nothing waits here: a
  *             request is handed over or refused at once, and there is no deadline to keep. The
- *             queue pair is made by the core, after it took the connection over.
+ *             queue pair is made by the core, after it took the connection over. Until then a
+ *             request is of the listener's channel, so that outlives the listener while requests
+ *             are on their way.
  */
 #include "transport/rdma/rdma.h"
 
@@ -14,6 +16,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -23,6 +26,7 @@
 struct cfsr_listener {
     struct rdma_event_channel *manager;
     struct rdma_cm_id *id;
+    atomic_uint shares; /* the listener's own and one for every request on its way */
     uint64_t dropped;
     char endpoint[CFSR_ENDPOINT_MAX];
 };
@@ -81,6 +85,7 @@ int cfsr_rdma_listen(const char *endpoint, void *sim, struct cfsr_listener **lis
     listener = calloc(1, sizeof *listener);
     if (listener == NULL)
         return cfsr_fail(-ENOMEM, "cannot listen on %s: out of memory", endpoint);
+    listener->shares = 1;
     rc = begin(listener, endpoint);
     if (rc < 0) {
         cfsr_rdma_listener_close(listener);
@@ -157,6 +162,8 @@ int cfsr_rdma_listener_accept(struct cfsr_listener *listener, uint64_t now_ns,
         rc = request ? read_request(event->param.conn.private_data,
                                     event->param.conn.private_data_len, &preamble, &geometry)
                      : 0;
+        if (event->event == RDMA_CM_EVENT_DEVICE_REMOVAL)
+            cfsr_rdma_device_removed(id->verbs);
         (void)rdma_ack_cm_event(event);
         if (!request)
             continue; /* of a request on its way to a core, which finds out by itself */
@@ -165,7 +172,8 @@ int cfsr_rdma_listener_accept(struct cfsr_listener *listener, uint64_t now_ns,
             drop(listener, id, rc < 0 ? rc : -ENOMEM);
             continue;
         }
-        *incoming = (struct cfsr_incoming){.id = id, .geometry = geometry};
+        *incoming = (struct cfsr_incoming){.id = id, .listener = listener, .geometry = geometry};
+        atomic_fetch_add(&listener->shares, 1);
         *incoming_out = incoming;
         *preamble_out = preamble;
         return 0;
@@ -177,6 +185,13 @@ void cfsr_rdma_listener_close(struct cfsr_listener *listener)
 {
     if (listener->id != NULL)
         (void)rdma_destroy_id(listener->id);
+    cfsr_rdma_listener_put(listener);
+}
+
+void cfsr_rdma_listener_put(struct cfsr_listener *listener)
+{
+    if (atomic_fetch_sub(&listener->shares, 1) > 1)
+        return;
     if (listener->manager != NULL)
         rdma_destroy_event_channel(listener->manager);
     free(listener);
@@ -186,5 +201,6 @@ void cfsr_rdma_incoming_discard(struct cfsr_incoming *incoming)
 {
     cfsr_rdma_refuse(incoming->id, -CFSR_E_SHUTDOWN);
     (void)rdma_destroy_id(incoming->id);
+    cfsr_rdma_listener_put(incoming->listener);
     free(incoming);
 }

@@ -279,6 +279,7 @@ int cfsr_rdma_accept(struct cfsr_group *group, struct cfsr_incoming *incoming,
     if (rc < 0) {
         cfsr_rdma_refuse(incoming->id, rc);
         (void)rdma_destroy_id(incoming->id);
+        cfsr_rdma_listener_put(incoming->listener);
         free(incoming);
         return cfsr_fail_context(rc, "cannot accept an RDMA connection");
     }
@@ -286,10 +287,16 @@ int cfsr_rdma_accept(struct cfsr_group *group, struct cfsr_incoming *incoming,
     conn->id = incoming->id;
     conn->id->context = conn;
     conn->peer = incoming->geometry;
+    if (rdma_migrate_id(conn->id, group->manager) != 0) {
+        rc = cfsr_fail(-errno, "cannot take an RDMA connection over: %s", cfsr_strerror(-errno));
+        conn->id = NULL;
+        cfsr_rdma_incoming_discard(incoming);
+        cfsr_rdma_conn_destroy(conn);
+        return rc;
+    }
+    cfsr_rdma_listener_put(incoming->listener);
     free(incoming);
-    rc = rdma_migrate_id(conn->id, group->manager) != 0
-             ? cfsr_fail(-errno, "cannot take an RDMA connection over: %s", cfsr_strerror(-errno))
-             : answer(conn);
+    rc = answer(conn);
     if (rc < 0) {
         cfsr_rdma_refuse(conn->id, rc);
         cfsr_rdma_conn_destroy(conn);
@@ -402,6 +409,8 @@ unsigned cfsr_rdma_manager_events(struct cfsr_group *group)
             len = cfsr_min_u64(event->param.conn.private_data_len, sizeof bytes);
             memcpy(bytes, event->param.conn.private_data, len);
         }
+        if (type == RDMA_CM_EVENT_DEVICE_REMOVAL)
+            cfsr_rdma_device_removed(id->verbs);
         (void)rdma_ack_cm_event(event); /* before anything can destroy its connection */
         if (conn != NULL)
             handle(conn, type, status, bytes, len);

@@ -19,6 +19,7 @@
 #include "base/bytes.h"
 #include "base/clock.h"
 #include "base/fail.h"
+#include "base/log.h"
 
 #include <arpa/inet.h>
 #include <errno.h>
@@ -307,6 +308,34 @@ static unsigned run(struct cfsr_list *node, unsigned budget_left)
     return cfsr_rdma_conn_run(CFSR_LIST_ENTRY(node, struct cfsr_conn, ready), budget_left);
 }
 
+/* The device is gone: connections end, as after any fault, and when none is left the group gives up
+ * what it has there. Dials and accepts say -ENODEV from then on. */
+static void leave_device(struct cfsr_group *group)
+{
+    struct cfsr_list *node;
+
+    if (!group->device_gone) {
+        group->device_gone = true;
+        cfsr_log(CFSR_LOG_WARN, "rdma_device_gone",
+                 CFSR_S("device", ibv_get_device_name(group->verbs->device)),
+                 CFSR_S("meaning", "its links use TCP; restart to use RDMA again"));
+        for (node = group->open.next; node != &group->open; node = node->next)
+            cfsr_rdma_conn_fail(CFSR_LIST_ENTRY(node, struct cfsr_conn, open), -ENODEV);
+    }
+    if (group->conns_open > 0)
+        return;
+    cfsr_rdma_leave_all(group);
+    if (group->completion_watched) { /* a watched file stays open */
+        if (!group->completion_cancelled)
+            cfsr_ring_cancel(group->ring, &group->completion_op);
+        group->completion_cancelled = true;
+        return;
+    }
+    take_completion_event(group);
+    cfsr_rdma_device_release(group);
+    group->device_released = true;
+}
+
 static unsigned group_poll(struct cfsr_group *group, unsigned budget)
 {
     unsigned work = 0;
@@ -320,7 +349,10 @@ static unsigned group_poll(struct cfsr_group *group, unsigned budget)
         take_completion_event(group);
     if (group->conns_open > 0 && cfsr_rdma_completions(group, COMPLETIONS_A_POLL) > 0)
         group->found_work = true;
-    return cfsr_turn(&group->ready, work, budget, run);
+    work = cfsr_turn(&group->ready, work, budget, run);
+    if (!group->device_released && cfsr_rdma_device_is_gone(group))
+        leave_device(group);
+    return work;
 }
 
 static void group_flush(struct cfsr_group *group)

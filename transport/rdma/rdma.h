@@ -89,7 +89,8 @@ enum cfsr_rdma_state {
 };
 
 struct cfsr_incoming {
-    struct rdma_cm_id *id;
+    struct rdma_cm_id *id;          /* of the listener's channel, which lasts as long */
+    struct cfsr_listener *listener; /* a share in it */
     struct cfsr_rdma_geometry geometry;
 };
 
@@ -157,6 +158,9 @@ struct cfsr_group {
     bool manager_watched, manager_ready;
     bool completion_watched, completion_ready, notify_asked;
     bool tearing_down;
+    bool device_gone;     /* removed: connections end, then everything of it is let go */
+    bool device_released; /* that has been done */
+    bool completion_cancelled;
     struct rdma_cm_id **leaving; /* of connections that are gone: end when their port is up again */
     uint32_t leaving_count;      /* at most places_count */
     struct cfsr_timer leaving_timer;
@@ -262,6 +266,12 @@ struct cfsr_conn {
 /* device.c */
 int cfsr_rdma_device_open(struct cfsr_group *group, const struct cfsr_rdma_options *options);
 void cfsr_rdma_device_close(struct cfsr_group *group);
+/* Any thread: the connection manager says that this device is being removed. */
+void cfsr_rdma_device_removed(struct ibv_context *verbs);
+/* Whether anybody has been told so of the group's device. */
+bool cfsr_rdma_device_is_gone(const struct cfsr_group *group);
+/* Everything but memory goes back to a device that is gone; no connection is left. */
+void cfsr_rdma_device_release(struct cfsr_group *group);
 int cfsr_rdma_region_add(struct cfsr_group *group, void *base, size_t len_bytes);
 void cfsr_rdma_region_remove(struct cfsr_group *group, void *base);
 /* True and the local key if all of it is registered. */
@@ -373,5 +383,7 @@ void cfsr_rdma_listener_close(struct cfsr_listener *listener);
 uint64_t cfsr_rdma_listener_deadline(struct cfsr_listener *listener);
 uint64_t cfsr_rdma_listener_dropped(const struct cfsr_listener *listener);
 void cfsr_rdma_incoming_discard(struct cfsr_incoming *incoming);
+/* Any thread: one share in a listener less; the last one ends its channel. */
+void cfsr_rdma_listener_put(struct cfsr_listener *listener);
 
 #endif

@@ -334,11 +334,25 @@ void cfsr_rdma_send_start(struct cfsr_conn *conn)
     watch_credits(conn);
 }
 
+/* The first buffer that comes back: no completion of its own wakes a connection that found none and
+ * has nothing under way. */
+static void wake_others(struct cfsr_group *group)
+{
+    for (struct cfsr_list *node = group->open.next; node != &group->open; node = node->next) {
+        struct cfsr_conn *conn = CFSR_LIST_ENTRY(node, struct cfsr_conn, open);
+        if ((conn->state == CFSR_RDMA_OPEN || conn->state == CFSR_RDMA_LINGER) &&
+            cfsr_rdma_unsent(conn) > 0)
+            cfsr_rdma_conn_want_flush(conn);
+    }
+}
+
 static void bounce_give(struct cfsr_group *group, struct cfsr_rdma_sent *sent)
 {
     if (sent->bounce == 0)
         return;
     CFSR_ASSERT(group->bounce_free_count < CFSR_RDMA_BOUNCES);
+    if (group->bounce_free_count == 0)
+        wake_others(group);
     group->bounce_free[group->bounce_free_count++] = (uint16_t)(sent->bounce - 1);
     sent->bounce = 0;
 }

@@ -16,6 +16,7 @@
 #include "journal/segment.h"
 #include "pipeline/batch.h"
 #include "repl/wire.h"
+#include "transport/sim/control.h"
 
 #define SECONDS 1000000ull
 #define HEADER  4096u
@@ -334,6 +335,48 @@ Test(node_seal, few_slots_stall_and_go_on)
     }
     cr_assert(cluster_run_until_equal(&c, 60 * SECONDS));
     cr_assert_gt(COUNTER(&c, 0, stall_no_seal_slot), 0);
+    cluster_assert_equal(&c, 0, 1);
+    cluster_assert_equal(&c, 0, 2);
+    drop();
+}
+
+/* No further: a connection that nothing is heard on ends in time, and is made anew. */
+static void run_exactly(uint64_t us)
+{
+    uint64_t end_us = c.now_us + us;
+    while (c.now_us < end_us)
+        cluster_step_to(&c, end_us);
+}
+
+/* Nor does one with many cores, that has a link to each, keep the others waiting. */
+Test(node_seal, a_peer_that_does_not_read_leaves_slots_for_the_others)
+{
+    static struct cfsr_transport table;
+    struct cluster_config config = {.seed = 92,
+                                    .sites = 3,
+                                    .lanes = 4,
+                                    .cores = {1, 4, 1},
+                                    .one_way = true,
+                                    .tune = tune_few_slots};
+
+    seal_all(true);
+    table = cfsr_transport_sim;
+    table.send = tapped_send;
+    memset(&wire, 0, sizeof wire);
+    config.transport[0] = &table;
+    cluster_make(&c, &config);
+    site_append(&c, 0, 40, 8000);
+    cr_assert(cluster_run_until_equal(&c, 20 * SECONDS));
+    cr_assert_geq(cfsr_sim_network_hold(c.network, "host1", "host2", 1, 0), 4);
+    for (unsigned round = 0; round < 50; round++) {
+        site_append(&c, 0, 40, 8000);
+        run_exactly(20000);
+    }
+    run_exactly(SECONDS);
+    cr_assert_lt(COUNTER(&c, 1, entries_received), 40 * 51, "it does not read");
+    cr_assert_eq(COUNTER(&c, 2, entries_received), 40 * 51, "that is its own affair");
+    (void)cfsr_sim_network_hold(c.network, "host1", "host2", 0, 0);
+    cr_assert(cluster_run_until_equal(&c, 60 * SECONDS));
     cluster_assert_equal(&c, 0, 1);
     cluster_assert_equal(&c, 0, 2);
     drop();

@@ -140,6 +140,35 @@ Test(route, rdma_is_tried_beside_running_tcp_with_back_off_and_taken_back)
     cr_assert(route.running);
 }
 
+/* Else a path that connects and carries nothing would take the link over at every shortest pause.
+ */
+Test(route, rdma_that_runs_and_breaks_is_tried_less_and_less)
+{
+    static const uint64_t pauses[] = {4, 8, 16, 20, 20};
+    uint64_t now = 100 * SEC;
+
+    for (unsigned i = 0; i < sizeof pauses / sizeof pauses[0]; i++) {
+        bool moved = false;
+        for (unsigned k = 0; k < CFSR_ROUTE_FAILURES_MAX; k++) {
+            cr_assert_not(moved);
+            cfsr_route_on_established(&route, CFSR_PATH_RDMA);
+            now += SEC;
+            moved = cfsr_route_on_failed(&route, CFSR_PATH_RDMA, true, -EIO, now, 0);
+        }
+        cr_assert(moved);
+        cfsr_route_on_established(&route, CFSR_PATH_TCP);
+        cr_assert_eq(cfsr_route_deadline_ns(&route), now + pauses[i] * SEC, "%u", i);
+        now = cfsr_route_deadline_ns(&route);
+    }
+    /* It ran for a minute: what was before is over, however it ends. */
+    cfsr_route_on_established(&route, CFSR_PATH_RDMA);
+    now += CFSR_ROUTE_WINDOW_NS;
+    cr_assert_not(cfsr_route_on_failed(&route, CFSR_PATH_RDMA, true, -CFSR_E_SHUTDOWN, now, 0));
+    cr_assert(cfsr_route_on_failed(&route, CFSR_PATH_RDMA, false, -ECONNREFUSED, now, 0));
+    cfsr_route_on_established(&route, CFSR_PATH_TCP);
+    cr_assert_eq(cfsr_route_deadline_ns(&route), now + 4 * SEC);
+}
+
 Test(route, jitter_takes_at_most_a_quarter_off)
 {
     cfsr_route_on_failed(&route, CFSR_PATH_RDMA, false, -ENETUNREACH, 0, UINT32_MAX);
