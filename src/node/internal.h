@@ -122,8 +122,9 @@ struct node_link {
     struct cfsr_node_core *core;
     const struct cfsr_node_path *path; /* of the connection, or of the last one */
     bool established;                  /* the connection passed its handshake */
-    uint64_t refusals;                 /* of the sender, when it dialled */
-    struct cfsr_route route;           /* of a link; its challenger has none */
+    int told[CFSR_PATHS];    /* why a path failed, as last logged since a connection ran */
+    uint64_t refusals;       /* of the sender, when it dialled */
+    struct cfsr_route route; /* of a link; its challenger has none */
     struct node_link *rival; /* a link's challenger, a challenger's link; NULL: there is none */
     bool challenger;
     bool held;              /* a challenger: connected, and says HELLO when its link is quiet … */

@@ -25,6 +25,7 @@
 #include "node/internal.h"
 
 #include <errno.h>
+#include <string.h>
 
 #include <cfsrepl/error.h>
 
@@ -118,6 +119,7 @@ void node_route_init(struct node_link *link)
     if (rdma->transport == NULL && options.local_reason == 0)
         options.local_reason = -ENOTSUP;
     cfsr_route_init(&link->route, &options);
+    memset(link->told, 0, sizeof link->told);
     link->path = &core->env.path[cfsr_route_path(&link->route)];
 }
 
@@ -183,7 +185,10 @@ bool node_path_ended(struct node_link *link)
     }
     if (!failed(link, path, link->established, reason))
         return false;
-    log_path(link, reason);
+    /* While a peer is away every path fails in turn: said once. */
+    if (link->established || link->told[path] != reason)
+        log_path(link, reason);
+    link->told[path] = reason;
     /* At once; the way back to RDMA has a pause of its own, in the sender. */
     if (path == CFSR_PATH_RDMA)
         cfsr_sender_resume_backoff(&link->sender, core->now_ns, 0);
@@ -371,6 +376,7 @@ void node_path_established(struct node_link *link)
     link->established = true;
     if (link->challenger)
         promote(link);
+    memset(link->told, 0, sizeof link->told);
     then = link->route.counters;
     before = cfsr_route_path(&link->route);
     cfsr_route_on_established(&link->route, index_of(link));
