@@ -13,6 +13,7 @@
 
 #include <cfsrepl/error.h>
 
+#include "base/assert.h"
 #include "base/bytes.h"
 #include "node/internal.h"
 #include "run.h"
@@ -101,21 +102,46 @@ static bool asks_anew(const struct cfsr_sender *sender)
            sender->state == CFSR_SENDER_STOPPED;
 }
 
-uint64_t sim_connected_lanes(const struct sim_run *run, unsigned from, unsigned to)
+static uint64_t stale_lanes_of(const struct sim_run *run, unsigned from, uint32_t core,
+                               uint32_t index)
+{
+    const struct sim_stale *stale = &run->model.stale[from][core][index];
+    const struct node_link *link = &run->cluster.site[from].core[core]->links[index];
+
+    return link->in_use && link->attempt == stale->attempt ? stale->lanes : 0;
+}
+
+/* Lanes whose sender has not yet heard that `to` went back. */
+static uint64_t stale_lanes(const struct sim_run *run, unsigned from, unsigned to)
 {
     const struct test_site *site = &run->cluster.site[from];
     uint64_t lanes = 0;
 
+    for (uint32_t number = 0; site->up && number < site->cores; number++)
+        for (uint32_t k = 0; k < site->core[number]->link_count; k++)
+            if (site->core[number]->links[k].sender.options.peer_site_id == to + 1)
+                lanes |= stale_lanes_of(run, from, number, k);
+    return lanes;
+}
+
+void sim_check_went_back(struct sim_run *run, unsigned from, unsigned to, uint64_t lanes)
+{
+    const struct test_site *site = &run->cluster.site[from];
+
     for (uint32_t number = 0; site->up && number < site->cores; number++) {
         const struct cfsr_node_core *core = site->core[number];
+        CFSR_ASSERT(core->link_count <= SIM_LINKS_MAX);
         for (uint32_t k = 0; k < core->link_count; k++) {
-            const struct cfsr_sender *sender = &core->links[k].sender;
-            if (core->links[k].in_use && sender->options.peer_site_id == to + 1 &&
-                !asks_anew(sender))
-                lanes |= sender->options.lane_mask;
+            const struct node_link *link = &core->links[k];
+            struct sim_stale *stale = &run->model.stale[from][number][k];
+            if (!link->in_use || link->sender.options.peer_site_id != to + 1 ||
+                asks_anew(&link->sender))
+                continue;
+            if (stale->attempt != link->attempt)
+                *stale = (struct sim_stale){.attempt = link->attempt};
+            stale->lanes |= link->sender.options.lane_mask & lanes;
         }
     }
-    return lanes;
 }
 
 void sim_check_restored(struct sim_run *run, unsigned site, bool forked)
@@ -126,7 +152,7 @@ void sim_check_restored(struct sim_run *run, unsigned site, bool forked)
     /* A sender that dials now hears of the older copy, and may be connected before it is looked at
      * again. */
     for (unsigned from = 0; from < run->cluster.config.sites; from++)
-        model->stale[from][site] = sim_connected_lanes(run, from, site);
+        sim_check_went_back(run, from, site, UINT64_MAX);
     if (!forked)
         return;
     /* Peers may hold what it has forgotten; those who do not take what it writes now. */
@@ -150,8 +176,7 @@ void sim_check_leave(struct sim_run *run, unsigned site)
 {
     if (run->cluster.site[site].up)
         run->model.regressions[site] += COUNTER(&run->cluster, site, peer_regressions);
-    for (unsigned to = 0; to < run->cluster.config.sites; to++)
-        run->model.stale[site][to] = 0; /* its senders begin anew */
+    memset(run->model.stale[site], 0, sizeof run->model.stale[site]); /* its senders begin anew */
     memset(run->model.state[site], 0, sizeof run->model.state[site]);
 }
 
@@ -226,6 +251,27 @@ static void audit(struct sim_run *run, unsigned from, unsigned at, uint32_t lane
 
 /* ---- links ---- */
 
+/* An ack that was on its way when the disk went: the site will have lost that too, or has lost it,
+ * unless the older copy holds it. */
+static void take_late_acks(struct sim_run *run, unsigned from, const struct cfsr_sender *sender,
+                           uint64_t lanes)
+{
+    struct sim_model *model = &run->model;
+    unsigned to = (unsigned)sender->options.peer_site_id - 1;
+
+    for (; lanes != 0; lanes &= lanes - 1) {
+        uint32_t lane = (uint32_t)__builtin_ctzll(lanes);
+        uint64_t *acked = &model->acked[from][to][lane], lsn = sender->lane[lane].acked_lsn;
+        if (!sender->lane[lane].known)
+            continue;
+        model->persisted[from][to][lane] = lsn;
+        if ((model->restored[to] >> lane & 1) != 0)
+            *acked = cfsr_max_u64(*acked, lsn);
+        else
+            model->expect_alarm[from][to] |= lsn > model->durable[to][from][lane];
+    }
+}
+
 static void check_acked(struct sim_run *run, const struct test_site *site, unsigned to,
                         uint32_t lane, const struct cfsr_sender_lane *l)
 {
@@ -240,15 +286,6 @@ static void check_acked(struct sim_run *run, const struct test_site *site, unsig
           "site %u to %u lane %u: head %" PRIu64 ", committed %" PRIu64, from + 1, to + 1, lane,
           l->head_lsn, model->committed[from][lane]);
     model->persisted[from][to][lane] = l->acked_lsn;
-    if ((model->stale[from][to] >> lane & 1) != 0) {
-        /* An ack that was on its way when the disk went: the site will have lost that too, or has
-         * lost it, unless the older copy holds it. */
-        if ((model->restored[to] >> lane & 1) != 0)
-            *acked = cfsr_max_u64(*acked, l->acked_lsn);
-        else
-            model->expect_alarm[from][to] |= l->acked_lsn > model->durable[to][from][lane];
-        return;
-    }
     CHECK(&run->cluster, l->acked_lsn <= model->durable[to][from][lane], "acked-durable",
           "site %u believes lane %u durable at site %u to %" PRIu64 ", it is to %" PRIu64, from + 1,
           lane, to + 1, l->acked_lsn, model->durable[to][from][lane]);
@@ -283,6 +320,7 @@ static void check_caught_up(struct sim_run *run, const struct test_site *site, u
                             const struct cfsr_sender *sender)
 {
     struct sim_model *model = &run->model;
+    uint64_t stale = stale_lanes(run, site->index, to);
     const char *reason;
     enum cfsr_link_state state = cfsr_sender_link_state(sender, &reason);
 
@@ -292,7 +330,7 @@ static void check_caught_up(struct sim_run *run, const struct test_site *site, u
     for (uint64_t lanes = sender->options.lane_mask; lanes != 0; lanes &= lanes - 1) {
         uint32_t lane = (uint32_t)__builtin_ctzll(lanes);
         uint64_t committed = model->committed[site->index][lane];
-        if ((model->stale[site->index][to] >> lane & 1) != 0 || site->origin[lane] == NULL)
+        if ((stale >> lane & 1) != 0 || site->origin[lane] == NULL)
             continue;
         CHECK(&run->cluster,
               sender->lane[lane].acked_lsn == committed &&
@@ -305,24 +343,25 @@ static void check_caught_up(struct sim_run *run, const struct test_site *site, u
     }
 }
 
-static void check_link(struct sim_run *run, const struct test_site *site,
-                       const struct node_link *link)
+static void check_link(struct sim_run *run, const struct test_site *site, uint32_t core,
+                       uint32_t index)
 {
+    const struct node_link *link = &site->core[core]->links[index];
     const struct cfsr_sender *sender = &link->sender;
+    uint64_t stale = stale_lanes_of(run, site->index, core, index);
     unsigned to = (unsigned)sender->options.peer_site_id - 1;
     uint64_t window = sender->options.window_bytes;
     bool all = true;
 
-    if (sender->state != CFSR_SENDER_RUNNING) {
-        if (asks_anew(sender)) /* and so does the other link of the same lanes, if there is one */
-            run->model.stale[site->index][to] &= ~sender->options.lane_mask |
-                                                 sim_connected_lanes(run, site->index, to);
+    take_late_acks(run, site->index, sender, stale);
+    if (asks_anew(sender))
+        run->model.stale[site->index][core][index].lanes = 0;
+    if (sender->state != CFSR_SENDER_RUNNING || link->retiring)
         return;
-    }
     for (uint64_t lanes = sender->options.lane_mask; lanes != 0; lanes &= lanes - 1) {
         uint32_t lane = (uint32_t)__builtin_ctzll(lanes);
         const struct cfsr_sender_lane *l = &sender->lane[lane];
-        if (l->known)
+        if (l->known && (stale >> lane & 1) == 0)
             check_acked(run, site, to, lane, l);
         all = all && l->acked_lsn == l->head_lsn;
     }
@@ -347,12 +386,12 @@ static void check_status(struct sim_run *run, const struct test_site *site, uint
     for (uint32_t i = 0; i < status.link_count; i++) {
         const struct cfsr_node_link_status *link = &status.link[i];
         unsigned to = (unsigned)link->peer_site_id - 1;
+        uint64_t stale = stale_lanes(run, site->index, to);
         for (uint32_t k = 0; k < link->lane_count; k++) {
             const struct cfsr_node_lane_status *l = &link->lane[k];
             uint64_t committed = model->committed[site->index][l->lane];
             uint64_t durable = model->durable[to][site->index][l->lane];
-            if (!l->known || (model->stale[site->index][to] >> l->lane & 1) != 0 ||
-                site->origin[l->lane] == NULL)
+            if (!l->known || (stale >> l->lane & 1) != 0 || site->origin[l->lane] == NULL)
                 continue;
             CHECK(&run->cluster, l->head_lsn - l->acked_lsn >= committed - durable, "lag",
                   "site %u to %u lane %u: lag %" PRIu64 " is reported, it is %" PRIu64,
@@ -395,10 +434,11 @@ void sim_check_step(struct sim_run *run)
         for (uint32_t number = 0; number < site->cores; number++) {
             const struct cfsr_node_core *core = site->core[number];
             for (uint32_t k = 0; k < core->link_count; k++) {
-                if (!core->links[k].in_use || core->links[k].retiring)
+                if (!core->links[k].in_use)
                     continue;
-                note_state(run, i, number, k, &core->links[k]);
-                check_link(run, site, &core->links[k]);
+                if (!core->links[k].retiring)
+                    note_state(run, i, number, k, &core->links[k]);
+                check_link(run, site, number, k);
             }
         }
         if (run->checked_steps % STATUS_EVERY == i)
@@ -456,8 +496,7 @@ static bool site_rests(const struct sim_run *run, const struct test_site *site, 
                 continue;
             if (!link_rests(run, site, number, link, why, len_bytes))
                 return false;
-            if ((run->model.stale[site->index][link->sender.options.peer_site_id - 1] &
-                 link->sender.options.lane_mask) != 0) {
+            if (stale_lanes_of(run, site->index, number, k) != 0) {
                 snprintf(why, len_bytes, "site %u has not noticed that site %u was restored",
                          site->index + 1, (unsigned)link->sender.options.peer_site_id);
                 return false;

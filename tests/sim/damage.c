@@ -255,7 +255,7 @@ bool sim_damage_excuses(struct sim_run *run, unsigned site, unsigned from, uint3
              lane, from + 1, *durable, lsn);
     if (lsn < *acked) {
         model->expect_alarm[from][site] = true;
-        model->stale[from][site] |= sim_connected_lanes(run, from, site) & 1ull << lane;
+        sim_check_went_back(run, from, site, 1ull << lane);
         *acked = lsn;
     }
     *durable = lsn;

@@ -21,13 +21,18 @@ struct sim_damaged {
     unsigned count;
 };
 
+#define SIM_LINKS_MAX 128 /* of a core, challengers included */
+
 /* What is known to be true, outside of every site. */
 struct sim_model {
     uint64_t committed[SITES_MAX][CFSR_LANES_MAX];          /* promised to those who appended */
     uint64_t durable[SITES_MAX][SITES_MAX][CFSR_LANES_MAX]; /* at, from: the most it ever said */
     uint64_t acked[SITES_MAX][SITES_MAX][CFSR_LANES_MAX];   /* from, to: the most it ever knew */
-    uint64_t stale[SITES_MAX][SITES_MAX]; /* from, to: lanes whose sender has not yet heard that
-                                             `to` was restored */
+    /* Connections whose acks are about a disk that is gone: from, core, link. */
+    struct sim_stale {
+        uint64_t attempt; /* the link's; another one knows better */
+        uint64_t lanes;
+    } stale[SITES_MAX][CORES_MAX][SIM_LINKS_MAX];
     uint64_t
         restored[SITES_MAX]; /* an older copy of the disk was put in: lanes not recovered since */
     uint64_t rewound[SITES_MAX]; /* the same of its journal */
@@ -120,9 +125,8 @@ void sim_check_leave(struct sim_run *run, unsigned site);
 /* An older disk is being put in; before the site loses its own. forked: its journal goes back too.
  */
 void sim_check_restored(struct sim_run *run, unsigned site, bool forked);
-/* Lanes that a connection carries now: its acks, and an answer on its way, are about the disk that
- * `to` has now. */
-uint64_t sim_connected_lanes(const struct sim_run *run, unsigned from, unsigned to);
+/* What connections of these lanes say from now on, `to` said before its disk went back. */
+void sim_check_went_back(struct sim_run *run, unsigned from, unsigned to, uint64_t lanes);
 uint64_t sim_committed_sum(const struct sim_run *run, unsigned site);
 /* Every link that should be is caught up and STREAMING. why: the first that is not. */
 bool sim_check_rested(struct sim_run *run, char *why, size_t len_bytes);
