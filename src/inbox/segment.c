@@ -214,6 +214,10 @@ int cfsr_inbox_open_segment(struct cfsr_fs *fs, const struct cfsr_site *site, ui
     unsigned flags = CFSR_OPEN_READ | CFSR_OPEN_WRITE;
     int rc;
 
+    /* Also of a name that is there already: the sync of an earlier attempt may have failed. */
+    rc = fs->ops->sync_dir(fs, cfsr_inbox_lane_path(site, lane, path));
+    if (rc < 0)
+        return rc;
     rc = cfsr_inbox_scan_open(fs, site, lane, sequence, false, &scan);
     if (rc < 0)
         return rc;
@@ -262,9 +266,6 @@ int cfsr_inbox_prepare_segment(struct cfsr_fs *fs, const struct cfsr_site *site,
         if (rc < 0)
             return rc;
         rc = fs->ops->rename(fs, from, cfsr_inbox_segment_path(site, lane, sequence, to));
-        if (rc < 0)
-            return rc;
-        rc = fs->ops->sync_dir(fs, lane_path);
         if (rc < 0)
             return rc;
     }

@@ -392,6 +392,30 @@ Test(inbox_recovery, a_recycled_file_keeps_nothing_of_its_past)
     cfsr_fs_sim_destroy(fs);
 }
 
+/* Whatever fails on the way and is tried again: a segment that is opened for records has a name
+ * that a power cut does not take. */
+Test(inbox_recovery, a_segment_that_is_opened_has_a_durable_name)
+{
+    for (unsigned nth = 1; nth <= 12; nth++) {
+        struct cfsr_inbox_range_of_segments range;
+        struct cfsr_fs *fs = sim_with_site(nth);
+        struct cfsr_file *file;
+        bool direct;
+
+        cfsr_fs_sim_fail_nth(fs, nth, -EIO);
+        int rc = cfsr_inbox_prepare_segment(fs, &site, 0, 1, true, &file, &direct);
+        cfsr_fs_sim_fail_nth(fs, 0, 0);
+        if (rc < 0)
+            rc = cfsr_inbox_prepare_segment(fs, &site, 0, 1, true, &file, &direct);
+        cr_assert_eq(rc, 0, "op %u: %s", nth, cfsr_error_message());
+        cfsr_file_close(file);
+        cfsr_fs_sim_crash(fs, CFSR_PERSIST_NOTHING);
+        cr_assert_eq(cfsr_inbox_list_segments(fs, &site, 0, &range), 0);
+        cr_assert_eq(range.last, 1, "op %u failed, and the segment was lost", nth);
+        cfsr_fs_sim_destroy(fs);
+    }
+}
+
 Test(inbox_recovery, works_on_real_files_and_falls_back_from_direct)
 {
     char directory[] = "/tmp/cfsr-inbox-XXXXXX";
