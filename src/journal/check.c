@@ -17,7 +17,6 @@
 #include "base/assert.h"
 #include "base/bytes.h"
 #include "base/fail.h"
-#include "journal/recovery.h"
 #include "journal/segment.h"
 #include "journal/segment_map.h"
 
@@ -250,19 +249,9 @@ int cfsr_journal_find_committed(struct cfsr_fs *fs, const struct cfsr_site *site
                                 uint64_t *committed_lsn_out)
 {
     uint64_t committed = page == NULL ? CFSR_LSN_UNKNOWN : cfsr_status_page_committed(page, lane);
-    struct cfsr_lane_state state;
-    int rc;
 
-    if (committed != CFSR_LSN_UNKNOWN) {
-        *committed_lsn_out = committed;
-        return 0;
-    }
-    rc = cfsr_journal_recover_lane(fs, site, lane, true, true, &state);
-    if (rc == -CFSR_E_DAMAGED || rc == -CFSR_E_MISSING_SEGMENT || rc == -EIO)
+    if (committed == CFSR_LSN_UNKNOWN)
         return find_proven(fs, site, lane, committed_lsn_out);
-    if (rc < 0)
-        return rc;
-    *committed_lsn_out = state.end_lsn;
-    cfsr_lane_state_fini(&state);
+    *committed_lsn_out = committed;
     return 0;
 }

@@ -49,10 +49,10 @@ struct cfsr_journal_gap {
 const char *cfsr_journal_gap_name(enum cfsr_journal_gap_kind kind);
 
 /*
- * How far a lane is committed: what the status page says in this boot; else the end that a recovery
- * finds by looking; else, when recovery refuses because of damage, the highest position that the
- * lane's MARKs prove to have been durable (records behind it are not covered by anybody's promise).
- * page may be NULL. Changes nothing. 0, -CFSR_E_FOREIGN, -errno.
+ * How far a lane is certainly committed: what the status page says in this boot; else the highest
+ * position that the lane's MARKs, or a segment begun behind it, prove to have been durable. What
+ * can be read above it may be in the page cache only, after a sync that failed. page may be NULL.
+ * Changes nothing. 0, -CFSR_E_FOREIGN, -errno.
  */
 int cfsr_journal_find_committed(struct cfsr_fs *fs, const struct cfsr_site *site,
                                 const struct cfsr_status_page *page, uint32_t lane,

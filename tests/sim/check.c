@@ -46,6 +46,15 @@ void sim_check_journal(void *user, struct test_site *site, uint32_t lane)
     *committed = rewound ? head : cfsr_max_u64(*committed, head);
 }
 
+/* An opening that failed half way may have proven more than was promised. */
+void sim_check_served(void *user, struct test_site *site, uint32_t lane)
+{
+    struct sim_run *run = user;
+    uint64_t *committed = &run->model.committed[site->index][lane];
+
+    *committed = cfsr_max_u64(*committed, site->published[lane]);
+}
+
 static const struct cfsr_inbox_cursor *cursor_of(const struct cfsr_inbox_state *state,
                                                  uint64_t site_id)
 {

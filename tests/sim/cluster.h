@@ -108,6 +108,8 @@ struct cluster_config {
 struct cluster_watch {
     void *user;
     void (*journal_opened)(void *user, struct test_site *site, uint32_t lane);
+    /* A lane whose service does not open is served as far as the disk proves it: published[]. */
+    void (*journal_served)(void *user, struct test_site *site, uint32_t lane);
     void (*inbox_recovered)(void *user, struct test_site *site, uint32_t lane,
                             const struct cfsr_inbox_state *state);
 };

@@ -278,6 +278,7 @@ static void prepare(struct sim_run *run, struct sim_plan *plan, bool trace)
     run->cluster.watch = (struct cluster_watch){
         .user = run,
         .journal_opened = sim_check_journal,
+        .journal_served = sim_check_served,
         .inbox_recovered = sim_check_inbox,
     };
     cluster_make(&run->cluster, &plan->cluster);

@@ -118,6 +118,7 @@ void sim_check_end(struct sim_run *run);
 void sim_check_step(struct sim_run *run);
 /* A journal lane was opened, an inbox lane recovered: nothing that was promised is missing. */
 void sim_check_journal(void *user, struct test_site *site, uint32_t lane);
+void sim_check_served(void *user, struct test_site *site, uint32_t lane);
 void sim_check_inbox(void *user, struct test_site *site, uint32_t lane,
                      const struct cfsr_inbox_state *state);
 /* Before a site's daemon is gone: what only it counted is kept. */

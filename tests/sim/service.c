@@ -56,6 +56,8 @@ int site_serve_damaged(struct test_site *site, int rc)
             if (site->peers[i].acked_lsn[lane] != CFSR_LSN_UNKNOWN)
                 site->published[lane] = cfsr_max_u64(site->published[lane],
                                                      site->peers[i].acked_lsn[lane]);
+        if (rc == 0 && site->cluster->watch.journal_served != NULL)
+            site->cluster->watch.journal_served(site->cluster->watch.user, site, lane);
     }
     return rc;
 }

@@ -491,7 +491,8 @@ Test(journal_repair, the_commit_of_a_damaged_lane_is_what_its_marks_prove)
 
     lane_make(&lane, 10, 2);
     cr_assert(cfsr_journal_find_committed(lane.fs, &lane.site, NULL, 0, &committed) == 0);
-    cr_assert(committed == lane.committed_lsn);
+    /* Not the end that a look through the page cache finds: that may never have been synced. */
+    cr_assert(committed > 2 * lane.site.segment_bytes && committed <= lane.committed_lsn);
     (void)segment_path(&lane, 2 * lane.site.segment_bytes, path);
     overwrite(&lane, path, CFSR_SEGMENT_HEADER_BYTES + 300, 5000);
     cr_assert(cfsr_journal_recover_lane(lane.fs, &lane.site, 0, true, true, &state) ==
