@@ -376,6 +376,8 @@ static void publish_acked(struct node_link *link, const struct cfsr_action *acti
     struct cfsr_node_core *core = link->core;
     int index = core->options.peers[link->peer].page_index;
 
+    if (link->retiring && !link->established)
+        return; /* its link went on without it, and knows better */
     *acked_of(core, link->peer, action->lane) = action->lsn;
     if (core->env.page != NULL && index >= 0)
         cfsr_status_page_set_acked(core->env.page, index, action->lane, action->lsn);

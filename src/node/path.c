@@ -206,8 +206,9 @@ int node_path_dial(struct node_link *link, const char **endpoint_out)
     /* From now on, not from the connection: the peer may have it a round trip before us. */
     link->held_until_ns = core->now_ns + core->options.hello_timeout_ns / 2;
     link->refusals = link->sender.counters.refusals;
-    /* Two for the same lanes at one door: the link itself goes there now. */
-    if (path == CFSR_PATH_RDMA && !link->challenger && link->rival != NULL) {
+    /* A challenger's answer, on its way now, may be older than what this handshake is going to
+     * hear: it would set the link back. */
+    if (!link->challenger && link->rival != NULL) {
         link->rival->retiring = true;
         node_rivals_part(link);
     }
