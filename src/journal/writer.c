@@ -99,8 +99,7 @@ static void mark_failed(struct cfsr_journal *journal, struct cfsr_writer_lane *l
     lane->retry_at_ns = 0;
     atomic_store(&lane->uncovered, false);
     atomic_store(&journal->reopen_wanted, true);
-    cfsr_log(CFSR_LOG_ERROR, "journal_lane_failed", CFSR_U("lane", lane->id), CFSR_ERR(rc),
-             CFSR_S("message", cfsr_error_message()));
+    cfsr_log(CFSR_LOG_ERROR, "journal_lane_failed", CFSR_U("lane", lane->id), CFSR_ERR(rc));
     cfsr_writer_helper_poke(journal);
 }
 
@@ -226,8 +225,7 @@ static int open_next_segment(struct cfsr_journal *journal, struct cfsr_writer_la
         lane->full_until_ns = 0;
     } else if (is_full(rc)) {
         if (lane->full_until_ns == 0)
-            cfsr_log(CFSR_LOG_ERROR, "journal_disk_full", CFSR_U("lane", lane->id), CFSR_ERR(rc),
-                     CFSR_S("message", cfsr_error_message()));
+            cfsr_log(CFSR_LOG_ERROR, "journal_disk_full", CFSR_U("lane", lane->id), CFSR_ERR(rc));
         lane->full_until_ns = cfsr_clock_monotonic_ns() + FULL_RETRY_NS;
         rc = fail_full(lane);
     } else {

@@ -101,8 +101,7 @@ static void reopen(struct cfsr_journal *journal, struct cfsr_writer_lane *lane)
     } else {
         lane->failed_rc = rc;
         lane->retry_at_ns = cfsr_clock_monotonic_ns() + RETRY_NS;
-        cfsr_log(CFSR_LOG_ERROR, "journal_reopen_failed", CFSR_U("lane", lane->id), CFSR_ERR(rc),
-                 CFSR_S("message", cfsr_error_message()));
+        cfsr_log(CFSR_LOG_ERROR, "journal_reopen_failed", CFSR_U("lane", lane->id), CFSR_ERR(rc));
     }
     lane->busy = false;
     pthread_cond_broadcast(&lane->changed);
