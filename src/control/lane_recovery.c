@@ -9,11 +9,9 @@
 
 #include <errno.h>
 
-#include "base/bytes.h"
 #include "base/fail.h"
 #include "base/hlc.h"
 #include "base/log.h"
-#include "journal/acks.h"
 #include "journal/recovery.h"
 #include "journal/repair.h"
 
@@ -45,24 +43,6 @@ static int recover_lane(const struct cfsr_lane_recovery *recovery, uint32_t lane
     return 0;
 }
 
-/* What any peer holds was committed, whatever the damage left of the MARKs that said so: without it
- * the records behind the last sound MARK would not be fetched, recovery would cut them for a torn
- * tail, and the peers that hold them would be told that the journal is forked. */
-static uint64_t highest_acked(const struct cfsr_lane_recovery *recovery, uint32_t lane)
-{
-    static struct cfsr_acks acks; /* control thread */
-    uint64_t highest = 0;
-
-    if (cfsr_acks_load(recovery->fs, recovery->site, &acks) < 0) {
-        cfsr_error_clear();
-        return 0;
-    }
-    for (uint32_t i = 0; i < acks.peer_count; i++)
-        if (acks.peers[i].acked[lane] != CFSR_LSN_UNKNOWN)
-            highest = cfsr_max_u64(highest, acks.peers[i].acked[lane]);
-    return highest;
-}
-
 /* The lane is served as far as it was certainly durable; what is damaged below is fetched. */
 static int keep_for_repair(struct cfsr_lane_recovery *recovery, uint32_t lane, int why)
 {
@@ -71,14 +51,12 @@ static int keep_for_repair(struct cfsr_lane_recovery *recovery, uint32_t lane, i
 
     cfsr_log(
         CFSR_LOG_ERROR, "journal_damaged", CFSR_U("lane", lane), CFSR_ERR(why),
-        CFSR_S("message", cfsr_error_message()),
         CFSR_S("meaning", "a scrub fetches it from a peer; the producer is refused until then"));
     cfsr_error_clear();
     rc = cfsr_journal_find_committed(recovery->fs, recovery->site, recovery->page, lane,
                                      &committed);
     if (rc < 0)
         return rc;
-    committed = cfsr_max_u64(committed, highest_acked(recovery, lane));
     if (cfsr_status_page_committed(recovery->page, lane) == CFSR_LSN_UNKNOWN)
         cfsr_status_page_publish(recovery->page, lane, committed,
                                  cfsr_status_page_entries(recovery->page, lane));

@@ -286,6 +286,26 @@ static uint64_t stored_ack(const struct cfsr_acks *acks, uint64_t site_id, uint3
     return 0;
 }
 
+int cfsr_acks_highest(struct cfsr_fs *fs, const struct cfsr_site *site, uint32_t lane,
+                      uint64_t *lsn_out)
+{
+    struct cfsr_acks *acks = malloc(sizeof *acks);
+    uint64_t highest = 0;
+    int rc = acks == NULL ? -ENOMEM : cfsr_acks_load(fs, site, acks);
+
+    for (uint32_t i = 0; rc == 0 && i < acks->peer_count; i++)
+        if (acks->peers[i].acked[lane] != CFSR_LSN_UNKNOWN)
+            highest = cfsr_max_u64(highest, acks->peers[i].acked[lane]);
+    free(acks);
+    if (rc == -CFSR_E_CHECKSUM || rc == -CFSR_E_FOREIGN) {
+        cfsr_error_clear();
+        rc = 0;
+    }
+    if (rc == 0)
+        *lsn_out = highest;
+    return rc;
+}
+
 uint64_t cfsr_acks_lowest(const struct cfsr_acks *acks, const struct cfsr_status_page *page,
                           uint32_t lane)
 {

@@ -60,7 +60,14 @@ struct cfsr_acks_peer *cfsr_acks_peer(struct cfsr_acks *acks, uint64_t site_id);
  */
 uint64_t cfsr_acks_lowest(const struct cfsr_acks *acks, const struct cfsr_status_page *page,
                           uint32_t lane);
-/* One peer's acked LSN of a lane, by the same rule. */
+/*
+ * Highest LSN below which some peer has, by the file, a lane durably; 0: none is known. It was
+ * committed here before it was sent: what is damaged below it is no torn tail, and can be had from
+ * that peer. A file that says nothing certain (-CFSR_E_CHECKSUM, -CFSR_E_FOREIGN) knows none.
+ */
+int cfsr_acks_highest(struct cfsr_fs *fs, const struct cfsr_site *site, uint32_t lane,
+                      uint64_t *lsn_out);
+/* One peer's acked LSN of a lane, by the same rule as cfsr_acks_lowest(). */
 uint64_t cfsr_acks_of(const struct cfsr_acks *acks, const struct cfsr_status_page *page,
                       uint64_t site_id, uint32_t lane);
 

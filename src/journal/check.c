@@ -17,6 +17,7 @@
 #include "base/assert.h"
 #include "base/bytes.h"
 #include "base/fail.h"
+#include "journal/acks.h"
 #include "journal/segment.h"
 #include "journal/segment_map.h"
 
@@ -250,8 +251,18 @@ int cfsr_journal_find_committed(struct cfsr_fs *fs, const struct cfsr_site *site
 {
     uint64_t committed = page == NULL ? CFSR_LSN_UNKNOWN : cfsr_status_page_committed(page, lane);
 
-    if (committed == CFSR_LSN_UNKNOWN)
-        return find_proven(fs, site, lane, committed_lsn_out);
+    if (committed == CFSR_LSN_UNKNOWN) {
+        uint64_t acked;
+        int rc = find_proven(fs, site, lane, &committed);
+
+        /* Without the acks the records behind the last sound MARK would not be fetched, but cut
+         * for a torn tail, and the peers that hold them be told that the journal is forked. */
+        if (rc == 0)
+            rc = cfsr_acks_highest(fs, site, lane, &acked);
+        if (rc < 0)
+            return rc;
+        committed = cfsr_max_u64(committed, acked);
+    }
     *committed_lsn_out = committed;
     return 0;
 }

@@ -10,7 +10,8 @@
  *
  * The proof of rot is a MARK: it says that everything below its committed LSN was durable. One
  * found behind the damage, with a committed LSN above it, cannot have been written before the
- * damaged bytes were synced.
+ * damaged bytes were synced. What follows the last MARK has none; there a peer that acknowledged
+ * more is the proof.
  */
 #include "journal/recovery.h"
 
@@ -23,6 +24,7 @@
 #include "base/assert.h"
 #include "base/bytes.h"
 #include "base/fail.h"
+#include "journal/acks.h"
 #include "journal/group.h"
 #include "journal/lane_lock.h"
 #include "journal/segment.h"
@@ -230,12 +232,12 @@ static int search_marks(struct recovery *r, uint64_t from_lsn, uint64_t damaged_
 static int judge_tail(struct recovery *r)
 {
     uint64_t damaged = r->state.end_lsn, last_segment = r->map.lsns[r->map.count - 1];
-    uint64_t from = damaged, mark_lsn = 0, last_byte = damaged;
+    uint64_t from = damaged, mark_lsn = 0, last_byte = damaged, acked;
+    int rc;
 
     for (; from <= last_segment || from == damaged;
          from = cfsr_segment_first_lsn(r->site, from) + r->site->segment_bytes) {
-        int rc = search_marks(r, from, damaged, &mark_lsn, &last_byte);
-
+        rc = search_marks(r, from, damaged, &mark_lsn, &last_byte);
         if (rc < 0)
             return rc;
         if (rc == 1)
@@ -246,6 +248,15 @@ static int judge_tail(struct recovery *r)
                              "peer refills it",
                              r->lane, cfsr_segment_first_lsn(r->site, damaged), damaged, mark_lsn);
     }
+    rc = cfsr_acks_highest(r->fs, r->site, r->lane, &acked);
+    if (rc < 0)
+        return rc;
+    if (acked > damaged)
+        return cfsr_fail(-CFSR_E_DAMAGED,
+                         "lane %" PRIu32 ", segment %016" PRIx64 ".seg: damaged at LSN %" PRIx64
+                         ", and a peer acknowledged up to %" PRIx64
+                         ": run \"cfs-repl journal verify --repair\": that peer refills it",
+                         r->lane, cfsr_segment_first_lsn(r->site, damaged), damaged, acked);
     r->state.cut_lsn = damaged;
     r->state.cut_bytes = last_byte - damaged;
     return 0;

@@ -2,9 +2,10 @@
  * recovery.h - where a lane of the journal ends, and what is wrong with it.
  *
  * Recovery scans from the beginning of the last segment in use, tells a torn tail from rot (damage
- * below the last MARK's committed LSN, or followed by later valid records whose MARK covers it),
- * cuts a torn tail with a PAD to the segment end (so that appending resumes at a boundary past any
- * byte ever written, with a new incarnation), syncs, and reports. It needs the lane lock.
+ * below the last MARK's committed LSN, or followed by later valid records whose MARK covers it, or
+ * below what a peer acknowledged by DATA/acks), cuts a torn tail with a PAD to the segment end (so
+ * that appending resumes at a boundary past any byte ever written, with a new incarnation), syncs,
+ * and reports. It needs the lane lock.
  */
 #ifndef CFSR_JOURNAL_RECOVERY_H
 #define CFSR_JOURNAL_RECOVERY_H

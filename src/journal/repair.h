@@ -50,9 +50,9 @@ const char *cfsr_journal_gap_name(enum cfsr_journal_gap_kind kind);
 
 /*
  * How far a lane is certainly committed: what the status page says in this boot; else the highest
- * position that the lane's MARKs, or a segment begun behind it, prove to have been durable. What
- * can be read above it may be in the page cache only, after a sync that failed. page may be NULL.
- * Changes nothing. 0, -CFSR_E_FOREIGN, -errno.
+ * position that the lane's MARKs, a segment begun behind it, or a peer's ack in DATA/acks prove to
+ * have been durable. What can be read above it may be in the page cache only, after a sync that
+ * failed. page may be NULL. Changes nothing. 0, -CFSR_E_FOREIGN, -errno.
  */
 int cfsr_journal_find_committed(struct cfsr_fs *fs, const struct cfsr_site *site,
                                 const struct cfsr_status_page *page, uint32_t lane,

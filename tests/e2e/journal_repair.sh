@@ -13,8 +13,13 @@ run_both() {
     serve b --peer "$(peer a)"
     serve a --peer "$(peer b)"
 }
-append a 40000 1000 60
+append a 5000 100000 60
 run_both
+caught_up a
+stop a
+cp -a --sparse=always "$work/a/journal" "$work/journal.old"
+append a 40000 1000 60
+serve a --peer "$(peer b)"
 caught_up a
 stop a
 whole=$(digest a 1)
@@ -55,6 +60,20 @@ stop a
 in_step a b
 sound a
 
+say "-- the last record of all: no later one proves it, but the peer acknowledged it"
+whole=$(digest a 1)
+end=$(grep -abo -P '[^\x00]' "$(segment tail)" | tail -n 1 | cut -d: -f1)
+spoil "$(segment tail)" $((end - 20)) 16
+repair 69
+: >"$work/a.log"
+serve a --peer "$(peer b)"
+log_has a 'event=journal_damaged .*lane=0' || fail "its end was taken for a torn tail"
+until_true 60 "the end is there again" log_has a 'event=journal_recovered .*lane=0'
+caught_up a
+stop a
+[[ $(digest a 1) == "$whole" ]] || fail "the journal is not what it was"
+sound a
+
 say "-- a damaged header needs neither daemon nor peer"
 stop b
 spoil "$(segment head)" 30 20
@@ -81,4 +100,18 @@ repair 0
 stop a
 stop b
 sound a
+in_step a b
+
+say "-- the journal alone comes back as it was long ago: what peers acknowledged is fetched"
+whole=$(digest a 1)
+rm -r "$work/a/journal"
+cp -a --sparse=always "$work/journal.old" "$work/a/journal"
+: >"$work/a.log"
+run_both
+until_true 60 "lane 0 is there again" log_has a 'event=journal_recovered .*lane=0'
+until_true 60 "lane 1 is there again" log_has a 'event=journal_recovered .*lane=1'
+caught_up a
+stop a
+stop b
+[[ $(digest a 1) == "$whole" ]] || fail "the journal is not what it was"
 in_step a b

@@ -157,13 +157,13 @@ static void store_acks(struct points_world *world)
 {
     struct test_site *site = &world->cluster.site[ACKS_SITE];
     static struct cfsr_acks acks;
-    struct cfsr_acks_peer *peer;
     int rc = cfsr_acks_load(site->fs, &site->site, &acks);
 
     CHECK(&world->cluster, rc == 0, "acks", "%s", cfsr_error_message());
-    peer = cfsr_acks_peer(&acks, 2);
+    /* Counted in the number of a peer: what it stands for would be believed as a position. */
     world->model.storing_acks = world->model.acks + 1;
-    peer->acked[0] = world->model.storing_acks;
+    acks.peer_count = 1;
+    acks.peers[0] = (struct cfsr_acks_peer){.site_id = world->model.storing_acks};
     rc = cfsr_acks_store(site->fs, &site->site, &acks);
     CHECK(&world->cluster, rc == 0, "acks", "%s", cfsr_error_message());
     world->model.acks = world->model.storing_acks;

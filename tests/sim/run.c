@@ -19,6 +19,7 @@
 
 #include "base/bytes.h"
 #include "core/file_sim.h"
+#include "journal/acks.h"
 #include "node/internal.h"
 #include "transport/sim/control.h"
 
@@ -66,20 +67,36 @@ static bool has_failed_origin(const struct test_site *site)
     return false;
 }
 
+/* The acked positions as the daemon had them persisted. What a peer holds tells damage of a lane's
+ * end from a torn tail. */
+static void load_acks(struct sim_run *run, unsigned index)
+{
+    struct test_site *site = &run->cluster.site[index];
+    bool forked = run->model.forked[index];
+    static struct cfsr_acks acks;
+
+    memset(&acks, 0, sizeof acks);
+    for (uint32_t i = 0; i < site->options.peer_count; i++) {
+        uint64_t peer = site->peers[i].site_id, *persisted = run->model.persisted[index][peer - 1];
+        struct cfsr_acks_peer *row = cfsr_acks_peer(&acks, peer);
+
+        for (uint32_t lane = 0; lane < site->site.lanes; lane++) {
+            site->peers[i].acked_lsn[lane] = forked ? CFSR_LSN_UNKNOWN : persisted[lane];
+            row->acked[lane] = persisted[lane];
+        }
+    }
+    if (site->cluster->config.may_be_damaged && !forked &&
+        cfsr_acks_store(site->fs, &site->site, &acks) < 0)
+        cfsr_error_clear(); /* an older one is safe */
+}
+
 static void start_site(struct sim_run *run, unsigned index)
 {
     struct sim_life *life = &run->life[index];
     struct test_site *site = &run->cluster.site[index];
-    uint32_t lanes = site->site.lanes;
     int rc;
 
-    /* The acked positions as the daemon had them persisted. */
-    for (uint32_t peer = 0; peer < site->options.peer_count; peer++)
-        for (uint32_t lane = 0; lane < lanes; lane++)
-            site->peers[peer].acked_lsn[lane] =
-                run->model.forked[index]
-                    ? CFSR_LSN_UNKNOWN
-                    : run->model.persisted[index][site->peers[peer].site_id - 1][lane];
+    load_acks(run, index);
     life->scrub = 0;
     rc = site_try_start(&run->cluster, index);
     if (rc == 0) {

@@ -52,10 +52,6 @@ int site_serve_damaged(struct test_site *site, int rc)
         if (site->origin[lane] != NULL || site->published[lane] != 0)
             continue;
         rc = cfsr_journal_find_committed(site->fs, &site->site, NULL, lane, &site->published[lane]);
-        for (uint32_t i = 0; rc == 0 && i < site->options.peer_count; i++)
-            if (site->peers[i].acked_lsn[lane] != CFSR_LSN_UNKNOWN)
-                site->published[lane] = cfsr_max_u64(site->published[lane],
-                                                     site->peers[i].acked_lsn[lane]);
         if (rc == 0 && site->cluster->watch.journal_served != NULL)
             site->cluster->watch.journal_served(site->cluster->watch.user, site, lane);
     }

@@ -8,6 +8,7 @@
 
 #include "base/bytes.h"
 #include "faulty.h"
+#include "journal/acks.h"
 #include "journal/digest.h"
 #include "journal/group.h"
 #include "journal/lane_file.h"
@@ -504,6 +505,48 @@ Test(journal_repair, the_commit_of_a_damaged_lane_is_what_its_marks_prove)
     cr_assert(check_lane(&lane, true, NULL) == 1, "%s", cfsr_error_message());
     cr_assert(cfsr_journal_recover_lane(lane.fs, &lane.site, 0, true, true, &state) == 0);
     cr_assert(state.end_lsn >= committed);
+    cfsr_lane_state_fini(&state);
+    lane_drop(&lane);
+}
+
+/* Seed 17843: no MARK covers a lane's last group. What a peer acknowledged of it was not torn. */
+Test(journal_repair, an_acknowledged_end_is_never_cut_for_a_torn_tail)
+{
+    char path[CFSR_LANE_PATH_BYTES];
+    struct cfsr_acks acks = {0};
+    struct cfsr_lane_state state;
+    uint64_t committed;
+    struct lane lane;
+
+    lane_make(&lane, 15, 1);
+    const struct copy *last = &lane.copies[lane.count - 1];
+    uint64_t segment = cfsr_segment_first_lsn(&lane.site, last->lsn);
+    (void)segment_path(&lane, segment, path);
+    overwrite(&lane, path, CFSR_SEGMENT_HEADER_BYTES + last->lsn - segment, 30);
+    cr_assert(cfsr_journal_recover_lane(lane.fs, &lane.site, 0, true, true, &state) == 0);
+    cr_assert_eq(state.end_lsn, last->lsn, "as far as anyone can know");
+    cfsr_lane_state_fini(&state);
+
+    cfsr_acks_peer(&acks, 7)->acked[0] = last->lsn; /* that is not above it */
+    cfsr_acks_peer(&acks, 9)->acked[0] = CFSR_LSN_UNKNOWN;
+    cr_assert(cfsr_acks_store(lane.fs, &lane.site, &acks) == 0);
+    cr_assert(cfsr_journal_recover_lane(lane.fs, &lane.site, 0, true, true, &state) == 0);
+    cfsr_lane_state_fini(&state);
+
+    cfsr_acks_peer(&acks, 8)->acked[0] = lane.committed_lsn;
+    cr_assert(cfsr_acks_store(lane.fs, &lane.site, &acks) == 0);
+    for (int read_only = 1; read_only >= 0; read_only--) {
+        cr_assert_eq(
+            cfsr_journal_recover_lane(lane.fs, &lane.site, 0, read_only == 1, true, &state),
+            -CFSR_E_DAMAGED);
+        cr_assert_not_null(strstr(cfsr_error_message(), "acknowledged"), "%s",
+                           cfsr_error_message());
+    }
+    cr_assert(cfsr_journal_find_committed(lane.fs, &lane.site, NULL, 0, &committed) == 0);
+    cr_assert_eq(committed, lane.committed_lsn);
+    cr_assert(check_lane(&lane, true, NULL) == 1, "%s", cfsr_error_message());
+    cr_assert(cfsr_journal_recover_lane(lane.fs, &lane.site, 0, false, true, &state) == 0);
+    cr_assert_geq(state.end_lsn, committed);
     cfsr_lane_state_fini(&state);
     lane_drop(&lane);
 }
