@@ -135,37 +135,36 @@ static int check_given(const struct rewrite *w, uint64_t lsn, const void *record
 }
 
 /*
- * A block that cannot be read cannot be written in part either: whole blocks then, with zeros for
- * what is lost of them (the records that stand there are damaged too, and written in their turn).
- * Not the block the writer appends to.
+ * A block that cannot be read cannot be written in part either: it is written whole then, with
+ * zeros for what is lost of it (the records that stand there are damaged too, and written in their
+ * turn). Not the block the writer appends to.
  */
 static int write_blocks(const struct rewrite *w, struct cfsr_file *file,
                         const struct cfsr_scan *scan)
 {
     uint64_t offset = cfsr_segment_file_offset(w->site, scan->lsn);
-    uint64_t from = cfsr_align_down(offset, BLOCK_BYTES);
-    uint64_t to = cfsr_align_up(offset + scan->raw_bytes, BLOCK_BYTES);
-    uint8_t *blocks;
+    uint64_t end = offset + scan->raw_bytes, writer_at = offset + (w->committed_lsn - scan->lsn);
+    uint8_t block[BLOCK_BYTES];
     int rc = 0;
 
-    if (scan->lsn + (to - offset) > w->committed_lsn)
-        return -EIO;
-    blocks = calloc(1, to - from);
-    if (blocks == NULL)
-        return -ENOMEM;
-    for (uint64_t at = from; rc == 0 && at < to; at += BLOCK_BYTES) {
-        rc = cfsr_file_pread(file, blocks + (at - from), BLOCK_BYTES, at);
-        rc = rc == -EIO || rc > 0 ? 0 : rc;
+    for (uint64_t at = offset, next; rc >= 0 && at < end; at = next) {
+        uint64_t first = cfsr_align_down(at, BLOCK_BYTES);
+        const uint8_t *data = scan->data + (at - offset);
+
+        next = cfsr_min_u64(first + BLOCK_BYTES, end);
+        rc = cfsr_file_pread(file, block, sizeof block, first);
+        if (rc == -EIO && first + BLOCK_BYTES <= writer_at) {
+            memset(block, 0, sizeof block);
+            memcpy(block + (at - first), data, next - at);
+            rc = cfsr_file_pwrite(file, block, sizeof block, first, false);
+        } else if (rc >= 0) {
+            rc = cfsr_file_pwrite(file, data, (uint32_t)(next - at), at, false);
+        }
     }
-    if (rc == 0) {
-        memcpy(blocks + (offset - from), scan->data, scan->raw_bytes);
-        rc = cfsr_file_pwrite(file, blocks, (uint32_t)(to - from), from, false);
-    }
-    free(blocks);
     return rc < 0 ? rc : 0;
 }
 
-static int write_records(const struct rewrite *w, const struct cfsr_scan *scan)
+static int write_records(const struct rewrite *w, const struct cfsr_scan *scan, bool by_blocks)
 {
     uint64_t offset = cfsr_segment_file_offset(w->site, scan->lsn);
     struct cfsr_file *file;
@@ -173,7 +172,7 @@ static int write_records(const struct rewrite *w, const struct cfsr_scan *scan)
 
     if (rc < 0)
         return rc;
-    rc = cfsr_file_pwrite(file, scan->data, scan->raw_bytes, offset, false);
+    rc = by_blocks ? -EIO : cfsr_file_pwrite(file, scan->data, scan->raw_bytes, offset, false);
     if (rc == -EIO)
         rc = write_blocks(w, file, scan);
     if (rc >= 0)
@@ -231,9 +230,14 @@ int cfsr_journal_rewrite(struct cfsr_fs *fs, const struct cfsr_site *site, uint3
     rc = cfsr_lane_repair_lock(fs, site, lane, &lock);
     if (rc < 0)
         return rc;
-    rc = write_records(&w, &scan);
-    if (rc == 0)
+    rc = write_records(&w, &scan, false);
+    if (rc == 0) {
         rc = read_back(&w, &scan);
+        if (rc == -EIO) { /* what stands beside the records, in their block, cannot be read */
+            rc = write_records(&w, &scan, true);
+            rc = rc < 0 ? rc : read_back(&w, &scan);
+        }
+    }
     cfsr_file_close(lock);
     if (rc == 0)
         *end_lsn_out = scan.next_lsn;

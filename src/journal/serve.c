@@ -206,6 +206,7 @@ int cfsr_journal_digests_open(struct cfsr_fs *fs, const struct cfsr_site *site, 
     digests->end_lsn = cfsr_align_down(to_lsn, CFSR_DIGEST_WINDOW_BYTES);
     digests->window_lsn = cfsr_align_up(from_lsn, CFSR_DIGEST_WINDOW_BYTES);
     rc = cfsr_lane_cursor_init(&digests->cursor, fs, site, lane, 0);
+    digests->cursor.tolerant = true; /* filler is read with the records, and is nobody's */
     if (rc == 0)
         rc = place_cursor(digests);
     if (rc < 0) {

@@ -526,13 +526,11 @@ Test(journal_repair, an_acknowledged_end_is_never_cut_for_a_torn_tail)
     cr_assert(cfsr_journal_recover_lane(lane.fs, &lane.site, 0, true, true, &state) == 0);
     cr_assert_eq(state.end_lsn, last->lsn, "as far as anyone can know");
     cfsr_lane_state_fini(&state);
-
     cfsr_acks_peer(&acks, 7)->acked[0] = last->lsn; /* that is not above it */
     cfsr_acks_peer(&acks, 9)->acked[0] = CFSR_LSN_UNKNOWN;
     cr_assert(cfsr_acks_store(lane.fs, &lane.site, &acks) == 0);
     cr_assert(cfsr_journal_recover_lane(lane.fs, &lane.site, 0, true, true, &state) == 0);
     cfsr_lane_state_fini(&state);
-
     cfsr_acks_peer(&acks, 8)->acked[0] = lane.committed_lsn;
     cr_assert(cfsr_acks_store(lane.fs, &lane.site, &acks) == 0);
     for (int read_only = 1; read_only >= 0; read_only--) {
@@ -742,6 +740,29 @@ Test(journal_repair, digests_stop_at_damage_and_go_on_behind_the_repair)
     lane_drop(&lane);
 }
 
+Test(journal_repair, filler_that_cannot_be_read_is_no_loss)
+{
+    struct cfsr_window_digest windows[8];
+    struct cfsr_journal_digests *digests;
+    struct faulty_fs faulty;
+    struct lane lane;
+    uint64_t done;
+    uint32_t count;
+
+    faulty_fs_init(&faulty), test_site_make(&lane.site, 1, 1);
+    struct cfsr_journal *journal = test_journal_open(&lane.site);
+    for (uint64_t i = 1; i < 12; i++)
+        (void)test_append(journal, 0, i, 300000);
+    atomic_store(&faulty.bad_offset, CFSR_SEGMENT_HEADER_BYTES + lane.site.segment_bytes - 4096);
+    atomic_store(&faulty.bad_end, CFSR_SEGMENT_HEADER_BYTES + lane.site.segment_bytes);
+    cr_assert(cfsr_journal_digests_open(&faulty.fs, &lane.site, 0, 0, 3 << 20, &digests) == 0);
+    cr_assert_eq(cfsr_journal_digests_step(digests, UINT32_MAX, windows, 8, &count, &done), 0);
+    cr_assert(count >= 2 && done == 3 << 20);
+    cfsr_journal_digests_close(digests);
+    cr_assert(cfsr_journal_close(journal) == 0);
+    test_site_remove(&lane.site);
+}
+
 Test(journal_repair, a_block_that_cannot_be_read_is_a_gap_and_is_written_whole)
 {
     struct cfsr_journal_gap gap;
@@ -753,21 +774,25 @@ Test(journal_repair, a_block_that_cannot_be_read_is_a_gap_and_is_written_whole)
     faulty_fs_init(&faulty);
     test_site_make(&lane.site, 1, 1);
     journal = test_journal_open(&lane.site);
-    for (uint64_t i = 1; i < 200; i++)
+    for (uint64_t i = 1; i < 200 || lane.committed_lsn % 4096 - 100 > 1800; i++)
         lane.committed_lsn = test_append(journal, 0, i, 2000).end_lsn;
     lane.fs = &faulty.fs;
     copy_lane(&lane);
-    bad = 4096 * 30;
-    atomic_store(&faulty.bad_offset, bad);
-    atomic_store(&faulty.bad_end, bad + 4096);
-    cr_assert(check_lane(&lane, false, &gap) == 1, "%s", cfsr_error_message());
-    cr_assert(gap.kind == CFSR_JOURNAL_GAP_RECORDS);
-    cr_assert(cfsr_segment_file_offset(&lane.site, gap.begin_lsn) <= bad);
-    cr_assert(cfsr_segment_file_offset(&lane.site, gap.end_lsn) >= bad + 4096);
-    cr_assert(check_lane(&lane, true, NULL) >= 1, "%s", cfsr_error_message());
-    cr_assert(atomic_load(&faulty.bad_end) == 0);
-    cr_assert(check_lane(&lane, false, NULL) == 0);
-    assert_whole(&lane);
+    for (unsigned last = 0; last < 2;
+         last++) { /* also where its record ends in the writer's block */
+        bad = last ? cfsr_segment_file_offset(&lane.site, lane.committed_lsn) / 4096 * 4096 - 4096
+                   : 4096 * 30;
+        atomic_store(&faulty.bad_offset, bad);
+        atomic_store(&faulty.bad_end, bad + 4096);
+        cr_assert(check_lane(&lane, false, &gap) == 1, "%s", cfsr_error_message());
+        cr_assert(gap.kind == CFSR_JOURNAL_GAP_RECORDS);
+        cr_assert(cfsr_segment_file_offset(&lane.site, gap.begin_lsn) <= bad);
+        cr_assert(cfsr_segment_file_offset(&lane.site, gap.end_lsn) >= bad + 4096);
+        cr_assert(check_lane(&lane, true, NULL) >= 1, "%s", cfsr_error_message());
+        cr_assert(atomic_load(&faulty.bad_end) == 0);
+        cr_assert(check_lane(&lane, false, NULL) == 0);
+        assert_whole(&lane);
+    }
     cr_assert(cfsr_journal_close(journal) == 0);
     test_site_remove(&lane.site);
     free(lane.bytes);
