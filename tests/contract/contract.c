@@ -446,6 +446,13 @@ void contract_close(struct contract_end *end, bool linger)
         end->world->transport->close(end->conn, linger);
 }
 
+void contract_close_both(struct contract_end *near_end, struct contract_end *far_end)
+{
+    contract_close(near_end, true);
+    contract_until(near_end->world, contract_is_closed, near_end, "the near end closes");
+    contract_until(near_end->world, contract_is_closed, far_end, "the far end closes");
+}
+
 bool contract_held_is_intact(const struct contract_end *end)
 {
     for (uint32_t i = end->held_head; i != end->held_tail; i++) {

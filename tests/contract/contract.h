@@ -145,6 +145,8 @@ int contract_send(struct contract_end *end, enum cfsr_stream stream, size_t payl
 void contract_send_all(struct contract_end *end, enum cfsr_stream stream, size_t payload_bytes,
                        unsigned pieces);
 void contract_close(struct contract_end *end, bool linger);
+/* Closes the near end, after all it queued, and waits until both are closed. */
+void contract_close_both(struct contract_end *near_end, struct contract_end *far_end);
 /* True if all spans that are held are what was sent. */
 bool contract_held_is_intact(const struct contract_end *end);
 /* What recv_hold() kept is given up. */

@@ -55,9 +55,7 @@ static void expect_sent_once(struct contract_end *end)
 
 static void close_both(struct contract_end *near_end, struct contract_end *far_end)
 {
-    contract_close(near_end, true);
-    contract_until(near_end->world, contract_is_closed, near_end, "the near end closes");
-    contract_until(near_end->world, contract_is_closed, far_end, "the far end closes");
+    contract_close_both(near_end, far_end);
     contract_end_destroy(near_end);
 }
 
@@ -310,13 +308,21 @@ CONTRACT(close_with_linger_delivers_everything)
     for (queued = 0; queued < 60; queued++)
         if (contract_send(near_end, CFSR_STREAM_DATA, odd_size(queued), 2) == 0)
             break;
-    contract_close(near_end, true);
-    contract_until(world, contract_is_closed, near_end, "the near end closes");
-    contract_until(world, contract_is_closed, far_end, "the far end closes");
+    contract_close_both(near_end, far_end);
     cr_assert_eq(far_end->received[CFSR_STREAM_DATA], queued);
     cr_assert_eq(far_end->bad_frames, 0u);
     cr_assert_eq(far_end->reason, 0);
     contract_end_destroy(near_end);
+}
+
+/* The far end takes nothing, and every queue to it is full. */
+static void fill_up(struct contract_end *near_end, struct contract_end *far_end)
+{
+    far_end->stop_taking = true;
+    for (uint32_t i = 0; i < 200; i++) {
+        (void)contract_send(near_end, CFSR_STREAM_DATA, 1000000, 2);
+        contract_turn(near_end->world);
+    }
 }
 
 CONTRACT(abort_with_full_queue_does_not_hang)
@@ -324,11 +330,7 @@ CONTRACT(abort_with_full_queue_does_not_hang)
     struct contract_end *near_end = contract_end_create(world);
     struct contract_end *far_end = contract_pair(world, near_end);
 
-    far_end->stop_taking = true;
-    for (uint32_t i = 0; i < 200; i++) {
-        (void)contract_send(near_end, CFSR_STREAM_DATA, 1000000, 2);
-        contract_turn(world);
-    }
+    fill_up(near_end, far_end);
     contract_close(near_end, false);
     contract_until(world, contract_is_closed, near_end, "the near end closes");
     contract_close(far_end, false);
@@ -349,11 +351,7 @@ CONTRACT(linger_is_bounded)
     struct contract_end *near_end = contract_end_create(world);
     struct contract_end *far_end = contract_pair(world, near_end);
 
-    far_end->stop_taking = true;
-    for (uint32_t i = 0; i < 200; i++) {
-        (void)contract_send(near_end, CFSR_STREAM_DATA, 1000000, 2);
-        contract_turn(world);
-    }
+    fill_up(near_end, far_end);
     contract_close(near_end, true);
     contract_until(world, contract_is_closed, near_end, "a peer that takes nothing is given up");
     let_go(far_end); /* who takes nothing does not see the end either, until it does */

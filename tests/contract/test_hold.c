@@ -41,9 +41,7 @@ static struct contract_end *receive_and_hold(struct contract_world *world,
 
 static void close_both(struct contract_end *near_end, struct contract_end *far_end)
 {
-    contract_close(near_end, true);
-    contract_until(near_end->world, contract_is_closed, near_end, "the near end closes");
-    contract_until(near_end->world, contract_is_closed, far_end, "the far end closes");
+    contract_close_both(near_end, far_end);
     contract_end_destroy(near_end);
 }
 

@@ -31,6 +31,14 @@
 #define WAIT_STEPS   20000
 #define NO_IMMEDIATE UINT32_MAX
 
+static const struct contract_options two_rings = {.scheme = "rdma", .rings = 2};
+static const struct cfsr_rdma_options depth_eight = {.gid_index = -1, .depth = 8};
+static const struct contract_options eight_slots = {.scheme = "rdma",
+                                                    .rings = 2,
+                                                    .ring_bytes = 512 * 1024,
+                                                    .frame_max_bytes = 200 * 1024,
+                                                    .rdma = &depth_eight};
+
 struct message {
     uint32_t len_bytes;
     uint32_t immediate; /* NO_IMMEDIATE: a plain send */
@@ -217,18 +225,23 @@ static void prove_alive(struct contract_world *world)
     struct contract_end *far_end = contract_pair(world, near_end);
 
     contract_send_all(near_end, CFSR_STREAM_DATA, 100000, 2);
-    contract_close(near_end, true);
-    contract_until(world, contract_is_closed, near_end, "the near end closes");
-    contract_until(world, contract_is_closed, far_end, "the far end closes");
+    contract_close_both(near_end, far_end);
     cr_assert_eq(far_end->received[CFSR_STREAM_DATA], 1u);
     cr_assert_eq(far_end->bad_frames, 0u);
     contract_end_destroy(near_end);
 }
 
+/* Nobody else was harmed. */
+static void end_attack(struct contract_world *world, struct breaker *breaker)
+{
+    prove_alive(world);
+    free(breaker);
+    contract_world_destroy(world);
+}
+
 static void breaks(uint32_t len, uint32_t immediate, unsigned times, int reason)
 {
-    const struct contract_options options = {.scheme = "rdma", .rings = 2};
-    struct contract_world *world = contract_world_create(&options);
+    struct contract_world *world = contract_world_create(&two_rings);
     struct breaker *breaker = breaker_create(world);
     struct contract_end *end;
 
@@ -237,9 +250,7 @@ static void breaks(uint32_t len, uint32_t immediate, unsigned times, int reason)
     end = run_breaker(world, breaker, NULL);
     cr_assert_eq(end->reason, reason, "closed with %d", end->reason);
     cr_assert_eq(end->received[0] + end->received[1], 0u, "something of it was shown");
-    prove_alive(world);
-    free(breaker);
-    contract_world_destroy(world);
+    end_attack(world, breaker);
 }
 
 Test(rdma_attack, part_that_does_not_fill_its_slot, .timeout = 240)
@@ -295,36 +306,29 @@ Test(rdma_attack, credits_nobody_has, .timeout = 240)
 
 Test(rdma_attack, grant_inside_a_frame, .timeout = 240)
 {
-    const struct contract_options options = {.scheme = "rdma", .rings = 2};
-    struct contract_world *world = contract_world_create(&options);
+    struct contract_world *world = contract_world_create(&two_rings);
     struct breaker *breaker = breaker_create(world);
 
     add(breaker, SLOT_BYTES, KIND_MORE << 16);
     add(breaker, 0, KIND_GRANT << 16);
     cr_assert_eq(run_breaker(world, breaker, NULL)->reason, -CFSR_E_BAD_FRAME);
-    prove_alive(world);
-    free(breaker);
-    contract_world_destroy(world);
+    end_attack(world, breaker);
 }
 
 Test(rdma_attack, message_after_the_end, .timeout = 240)
 {
-    const struct contract_options options = {.scheme = "rdma", .rings = 2};
-    struct contract_world *world = contract_world_create(&options);
+    struct contract_world *world = contract_world_create(&two_rings);
     struct breaker *breaker = breaker_create(world);
 
     add(breaker, 0, KIND_END << 16);
     add(breaker, 100, KIND_LAST << 16);
     cr_assert_eq(run_breaker(world, breaker, NULL)->received[0], 0u);
-    prove_alive(world);
-    free(breaker);
-    contract_world_destroy(world);
+    end_attack(world, breaker);
 }
 
 Test(rdma_attack, frame_cut_by_a_disconnect_is_never_shown, .timeout = 240)
 {
-    const struct contract_options options = {.scheme = "rdma", .rings = 2};
-    struct contract_world *world = contract_world_create(&options);
+    struct contract_world *world = contract_world_create(&two_rings);
     struct breaker *breaker = breaker_create(world);
     struct contract_end *end;
 
@@ -333,9 +337,7 @@ Test(rdma_attack, frame_cut_by_a_disconnect_is_never_shown, .timeout = 240)
     end = run_breaker(world, breaker, NULL);
     cr_assert_eq(end->reason, -ECONNRESET);
     cr_assert_eq(end->received[0] + end->partial_shows, 0u);
-    prove_alive(world);
-    free(breaker);
-    contract_world_destroy(world);
+    end_attack(world, breaker);
 }
 
 static void fill_queue(struct contract_end *end)
@@ -357,21 +359,13 @@ Test(rdma_attack, peer_that_grants_nothing_is_given_up, .timeout = 240)
     cr_assert_eq(run_breaker(world, breaker, fill_queue)->reason, -CFSR_E_BACKPRESSURE);
     world->transport->stats(world->group[CONTRACT_FAR], &stats);
     cr_assert_gt(stats.credit_waits, 0u);
-    prove_alive(world);
-    free(breaker);
-    contract_world_destroy(world);
+    end_attack(world, breaker);
 }
 
 /* Eight slots, nothing taken, twenty messages: the device holds back what has no slot. */
 Test(rdma_attack, more_sends_than_credits, .timeout = 240)
 {
-    const struct cfsr_rdma_options rdma = {.gid_index = -1, .depth = 8};
-    const struct contract_options options = {.scheme = "rdma",
-                                             .rings = 2,
-                                             .ring_bytes = 512 * 1024,
-                                             .frame_max_bytes = 200 * 1024,
-                                             .rdma = &rdma};
-    struct contract_world *world = contract_world_create(&options);
+    struct contract_world *world = contract_world_create(&eight_slots);
     struct breaker *breaker = breaker_create(world);
     struct contract_end *end = &world->far_ends[0];
 
@@ -381,9 +375,7 @@ Test(rdma_attack, more_sends_than_credits, .timeout = 240)
     end = run_breaker(world, breaker, NULL);
     cr_assert_leq(breaker->done, 8u);
     cr_assert_eq(end->received[0], 0u);
-    prove_alive(world);
-    free(breaker);
-    contract_world_destroy(world);
+    end_attack(world, breaker);
 }
 
 /*
@@ -393,13 +385,7 @@ Test(rdma_attack, more_sends_than_credits, .timeout = 240)
  */
 Test(rdma_attack, credits_spent_twice, .timeout = 240)
 {
-    const struct cfsr_rdma_options rdma = {.gid_index = -1, .depth = 8};
-    const struct contract_options options = {.scheme = "rdma",
-                                             .rings = 2,
-                                             .ring_bytes = 512 * 1024,
-                                             .frame_max_bytes = 200 * 1024,
-                                             .rdma = &rdma};
-    struct contract_world *world = contract_world_create(&options);
+    struct contract_world *world = contract_world_create(&eight_slots);
     struct breaker *breaker = breaker_create(world);
     struct contract_end *end;
 
@@ -412,9 +398,7 @@ Test(rdma_attack, credits_spent_twice, .timeout = 240)
     cr_assert_eq(end->reason, -CFSR_E_BAD_FRAME, "closed with %d", end->reason);
     cr_assert_geq(end->received[0], 8u);
     cr_assert_leq(end->received[0], 72u);
-    prove_alive(world);
-    free(breaker);
-    contract_world_destroy(world);
+    end_attack(world, breaker);
 }
 
 static void bad_request(struct contract_world *world, struct breaker *breaker)
@@ -434,8 +418,7 @@ static void bad_request(struct contract_world *world, struct breaker *breaker)
 
 Test(rdma_attack, requests_that_are_not_ours_are_refused, .timeout = 240)
 {
-    const struct contract_options options = {.scheme = "rdma", .rings = 2};
-    struct contract_world *world = contract_world_create(&options);
+    struct contract_world *world = contract_world_create(&two_rings);
     struct breaker *breaker = breaker_create(world);
 
     memset(breaker->request, 'x', 48); /* not a preamble */
@@ -452,9 +435,7 @@ Test(rdma_attack, requests_that_are_not_ours_are_refused, .timeout = 240)
     default_request(breaker);
     breaker->request_bytes = 20; /* too short: the rest arrives as zeroes */
     bad_request(world, breaker);
-    prove_alive(world);
-    free(breaker);
-    contract_world_destroy(world);
+    end_attack(world, breaker);
 }
 
 static bool both_closed(void *user)
@@ -466,8 +447,7 @@ static bool both_closed(void *user)
 
 Test(rdma, injected_completion_error_ends_both_sides, .timeout = 240)
 {
-    const struct contract_options options = {.scheme = "rdma", .rings = 2};
-    struct contract_world *world = contract_world_create(&options);
+    struct contract_world *world = contract_world_create(&two_rings);
     struct contract_end *near_end = contract_end_create(world);
     struct contract_end *far_end = contract_pair(world, near_end);
     struct contract_end *ends[] = {near_end, far_end};
@@ -532,8 +512,7 @@ Test(rdma, works_with_little_of_everything, .timeout = 240)
 /* What is held is out of the pool, and refused in words when nothing else is left. */
 Test(rdma, held_rings_are_missed_until_they_are_dropped, .timeout = 240)
 {
-    const struct contract_options options = {.scheme = "rdma", .rings = 2};
-    struct contract_world *world = contract_world_create(&options);
+    struct contract_world *world = contract_world_create(&two_rings);
     struct contract_end *near_ends[2];
     struct contract_end *refused = contract_end_create(world);
 
@@ -559,8 +538,7 @@ Test(rdma, held_rings_are_missed_until_they_are_dropped, .timeout = 240)
 
 Test(rdma, headers_in_any_memory_are_copied_and_bodies_refused, .timeout = 240)
 {
-    const struct contract_options options = {.scheme = "rdma", .rings = 2};
-    struct contract_world *world = contract_world_create(&options);
+    struct contract_world *world = contract_world_create(&two_rings);
     struct contract_end *near_end = contract_end_create(world);
     struct contract_end *far_end = contract_pair(world, near_end);
     static uint8_t unregistered[8192];
@@ -569,9 +547,7 @@ Test(rdma, headers_in_any_memory_are_copied_and_bodies_refused, .timeout = 240)
     (void)far_end;
     cr_assert_eq(world->transport->send(near_end->conn, CFSR_STREAM_DATA, &frame, 1), -EFAULT);
     cr_assert_not_null(strstr(cfsr_error_message(), "memory_register"));
-    contract_close(near_end, true);
-    contract_until(world, contract_is_closed, near_end, "the near end closes");
-    contract_until(world, contract_is_closed, far_end, "the far end closes");
+    contract_close_both(near_end, far_end);
     contract_end_destroy(near_end);
     contract_world_destroy(world);
 }

@@ -230,9 +230,7 @@ Test(rdma_dial, idle_connection_stays, .timeout = 240)
     contract_until(world, has_waited, &until_ns, "time passes");
     cr_assert_eq(near_end->closed + far_end->closed, 0u);
     contract_send_all(near_end, CFSR_STREAM_DATA, 100000, 2);
-    contract_close(near_end, true);
-    contract_until(world, contract_is_closed, near_end, "the near end closes");
-    contract_until(world, contract_is_closed, far_end, "the far end closes");
+    contract_close_both(near_end, far_end);
     cr_assert_eq(far_end->received[CFSR_STREAM_DATA], 1u);
     contract_end_destroy(near_end);
     contract_world_destroy(world);

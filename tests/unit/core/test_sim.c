@@ -9,8 +9,7 @@
 #include <cfsrepl/error.h>
 
 #include "core/file.h"
-
-#define RW (CFSR_OPEN_READ | CFSR_OPEN_WRITE)
+#include "sim_files.h"
 
 static struct cfsr_fs *make(uint64_t seed, uint32_t fail_sync_per_million)
 {
@@ -22,31 +21,6 @@ static struct cfsr_fs *make(uint64_t seed, uint32_t fail_sync_per_million)
 
     cr_assert_eq(cfsr_fs_sim_create(&options, &fs), 0);
     return fs;
-}
-
-static struct cfsr_file *open_file(struct cfsr_fs *fs, const char *path, unsigned flags)
-{
-    struct cfsr_file *file = NULL;
-
-    cr_assert_eq(cfsr_file_open(fs, path, flags, &file), 0);
-    return file;
-}
-
-static struct cfsr_file *create(struct cfsr_fs *fs, const char *path)
-{
-    struct cfsr_file *file = open_file(fs, path, RW | CFSR_OPEN_CREATE);
-
-    cr_assert_eq(fs->ops->sync_dir(fs, "/"), 0);
-    return file;
-}
-
-static void fill(struct cfsr_file *file, char c, uint32_t sectors, uint32_t at, bool durable)
-{
-    char data[64 * 512];
-
-    memset(data, c, sizeof data);
-    cr_assert_eq(cfsr_file_pwrite(file, data, sectors * 512, at * 512ull, durable),
-                 (int)(sectors * 512));
 }
 
 /* One letter a sector; '?' if a sector is mixed. */

@@ -31,16 +31,21 @@ static void begin_log(void)
     cr_assert_geq(dup2(fileno(log_file), STDERR_FILENO), 0);
 }
 
-static bool is_logged(const char *event, const char *part)
+static unsigned times_logged(const char *event, const char *part)
 {
     char line[2048];
-    bool found = false;
+    unsigned times = 0;
 
     rewind(log_file);
-    while (!found && fgets(line, sizeof line, log_file) != NULL)
-        found = strstr(line, event) != NULL && strstr(line, part) != NULL;
+    while (fgets(line, sizeof line, log_file) != NULL)
+        times += strstr(line, event) != NULL && strstr(line, part) != NULL ? 1 : 0;
     (void)fseek(log_file, 0, SEEK_END);
-    return found;
+    return times;
+}
+
+static bool is_logged(const char *event, const char *part)
+{
+    return times_logged(event, part) > 0;
 }
 
 static enum cfsr_rdma_mode mode;
@@ -102,6 +107,16 @@ static void expect_equal(void)
     cr_assert(cluster_run_until_equal(&c, 120 * SECONDS));
     cluster_assert_equal(&c, 0, 1);
     cr_assert_eq(COUNTER(&c, 0, peer_regressions), 0);
+}
+
+/* Linked by TCP: RDMA was refused when they began, and is there now. */
+static void make_on_tcp(uint64_t seed)
+{
+    make_sites(seed, 2, 3);
+    site_listen_rdma(&c.site[1], false);
+    site_append(&c, 0, 50, 8000);
+    cr_assert(cluster_run_until_equal(&c, 5 * SECONDS));
+    site_listen_rdma(&c.site[1], true);
 }
 
 static void init(void)
@@ -168,6 +183,40 @@ Test(node_path, rdma_that_does_not_answer_falls_back_too)
     cr_assert(run_until_on(CFSR_PATH_TCP, 6 * SECONDS));
     expect_equal();
     cr_assert_eq(link_now().path_reason, -ETIMEDOUT);
+    cluster_remove(&c);
+}
+
+/* Site 1 is away for a minute; returns how often the link fell back to TCP meanwhile. */
+static uint64_t fallbacks_in_a_minute(void)
+{
+    uint64_t then = COUNTER(&c, 0, path_fallbacks);
+
+    cluster_run_us(&c, 60 * SECONDS);
+    return COUNTER(&c, 0, path_fallbacks) - then;
+}
+
+/* Both ways fail in turn, dozens of times. Each tells of it once, and again for another reason or
+ * when the peer had been there in between. */
+Test(node_path, a_peer_that_is_away_is_told_of_once_a_path_and_reason)
+{
+    make_sites(7, 2, 3);
+    site_append(&c, 0, 20, 2000);
+    expect_equal();
+    for (unsigned absence = 0; absence < 2; absence++) {
+        begin_log();
+        site_stop(&c, 1);
+        cr_assert_gt(fallbacks_in_a_minute(), 5);
+        cr_assert_eq(times_logged("event=link_path", "path=tcp"), 1, "absence %u", absence);
+        cr_assert_eq(times_logged("event=link_path", "path=rdma"), 1, "absence %u", absence);
+        cfsr_sim_network_partition(c.network, "host1-rdma", "host2-rdma", true);
+        cr_assert_gt(fallbacks_in_a_minute(), 1);
+        cr_assert_eq(times_logged("event=link_path", "path=tcp"), 2, "RDMA times out now");
+        cr_assert_eq(times_logged("event=link_path", "reason=etimedout"), 1);
+        cr_assert_eq(times_logged("event=link_path", "path=rdma"), 1, "nothing new of TCP");
+        cfsr_sim_network_partition(c.network, "host1-rdma", "host2-rdma", false);
+        site_start(&c, 1);
+        expect_equal();
+    }
     cluster_remove(&c);
 }
 
@@ -240,11 +289,7 @@ Test(node_path, a_challenger_that_fails_changes_nothing)
     for (uint64_t seed = 30; seed < 60; seed++) {
         const struct node_link *link;
         unsigned steps = (unsigned)seed % 12;
-        make_sites(seed, 2, 3);
-        site_listen_rdma(&c.site[1], false);
-        site_append(&c, 0, 50, 8000);
-        cr_assert(cluster_run_until_equal(&c, 5 * SECONDS));
-        site_listen_rdma(&c.site[1], true);
+        make_on_tcp(seed);
         while ((link = challenger()) == NULL || link->conn == NULL) {
             site_append(&c, 0, 1, 30000);
             cluster_run_us(&c, 1000);
@@ -274,11 +319,7 @@ Test(node_path, a_challenger_does_not_wait_for_ever)
 {
     uint64_t end_us;
 
-    make_sites(65, 2, 3);
-    site_listen_rdma(&c.site[1], false);
-    site_append(&c, 0, 50, 8000);
-    cr_assert(cluster_run_until_equal(&c, 5 * SECONDS));
-    site_listen_rdma(&c.site[1], true);
+    make_on_tcp(65);
     cr_assert_gt(cfsr_sim_network_hold(c.network, "host1", "host2", 1, 0), 0);
     site_append(&c, 0, 50, 8000);
     while (challenger() == NULL || !challenger()->held)
@@ -346,11 +387,7 @@ Test(node_path, a_link_is_not_emptied_for_ever)
 {
     for (uint64_t seed = 420; seed < 424; seed++) {
         uint64_t held_us, sent;
-        make_sites(seed, 2, 3);
-        site_listen_rdma(&c.site[1], false);
-        site_append(&c, 0, 50, 8000);
-        cr_assert(cluster_run_until_equal(&c, 5 * SECONDS));
-        site_listen_rdma(&c.site[1], true);
+        make_on_tcp(seed);
         cr_assert_gt(cfsr_sim_network_hold(c.network, "host1", "host2", 1, 0), 0);
         site_append(&c, 0, 50, 8000);
         while (challenger() == NULL || !challenger()->held)
@@ -389,11 +426,7 @@ Test(node_path, a_challenger_knows_what_its_link_knows)
     for (uint64_t seed = 440; seed < 448; seed++) {
         const struct node_link *second;
         uint64_t moved = 0;
-        make_sites(seed, 2, 3);
-        site_listen_rdma(&c.site[1], false);
-        site_append(&c, 0, 50, 8000);
-        cr_assert(cluster_run_until_equal(&c, 5 * SECONDS));
-        site_listen_rdma(&c.site[1], true);
+        make_on_tcp(seed);
         while ((second = challenger()) == NULL) {
             site_append(&c, 0, 2, 60000);
             cluster_run_us(&c, 500);
@@ -417,11 +450,7 @@ Test(node_path, a_challenger_knows_what_its_link_knows)
 Test(node_path, tcp_may_break_while_rdma_is_dialled_beside_it)
 {
     for (uint64_t seed = 70; seed < 90; seed++) {
-        make_sites(seed, 2, 3);
-        site_listen_rdma(&c.site[1], false);
-        site_append(&c, 0, 50, 8000);
-        cr_assert(cluster_run_until_equal(&c, 5 * SECONDS));
-        site_listen_rdma(&c.site[1], true);
+        make_on_tcp(seed);
         while (challenger() == NULL) {
             site_append(&c, 0, 2, 60000);
             cluster_run_us(&c, 1000);
@@ -517,11 +546,7 @@ Test(node_path, a_refusal_of_any_kind_blames_no_path)
 Test(node_path, drains_while_a_challenger_dials)
 {
     for (uint64_t seed = 110; seed < 130; seed++) {
-        make_sites(seed, 2, 3);
-        site_listen_rdma(&c.site[1], false);
-        site_append(&c, 0, 20, 8000);
-        cr_assert(cluster_run_until_equal(&c, 5 * SECONDS));
-        site_listen_rdma(&c.site[1], true);
+        make_on_tcp(seed);
         if (seed % 2 == 0)
             cfsr_sim_network_partition(c.network, "host1-rdma", "host2-rdma", true);
         while (challenger() == NULL) {
