@@ -2,7 +2,9 @@
 # sigstop.sh - SIGSTOP of the receiver for longer than the progress timeout, of the sending daemon,
 # and of the producer in the middle of its work; then SIGCONT. It ends with equal digests and every
 # entry that the producer was told is durable; and whenever the status named a lag, it was not less
-# than the entries known to be appended before and not held by the peer after.
+# than the entries known to be appended before and not held by the peer after. What is stored as
+# acknowledged is never more than the receiver holds: while it is stopped, and while a backlog goes
+# to it over a slow network.
 set -euo pipefail
 # shellcheck source=tests/e2e/lib.sh
 . "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
@@ -73,12 +75,24 @@ PY
 
 # Retention acts on them: they must not say more than b holds. b is stopped.
 acks_are_no_more() {
-    local lane lsn acked
+    local lane lsn acked stored
     sleep 2.5 # they are stored once a second
+    stored=$(stored_acks a) || fail "the stored acks cannot be read"
     while read -r lane lsn; do
         acked=$(status a ".links[0].lanes[] | select(.lane == $lane) | .acked")
         ((lsn <= acked)) || fail "lane $lane: LSN $lsn is stored as acked, b has acked $acked"
-    done < <(stored_acks a)
+    done <<<"$stored"
+}
+
+# stored_rises LINES: the same while b runs; whether it is other than LINES by now. Sets stored.
+stored_rises() {
+    local lane lsn held
+    stored=$(stored_acks a) || fail "the stored acks cannot be read"
+    while read -r lane lsn; do
+        held=$(status b ".incoming[0].lanes[] | select(.lane == $lane) | .durable")
+        ((lsn <= held)) || fail "lane $lane: LSN $lsn is stored as acked, b has $held"
+    done <<<"$stored"
+    [[ $stored != "$1" ]]
 }
 
 more_than() { (($(appended a) > $1)); }
@@ -134,3 +148,24 @@ holds_all a b
 no_entry_twice b 1
 sound a
 sound b
+
+# The heads stand still, and b is far from them for long: what is stored moves with its acks.
+appender a 2000 4000 0
+appender_ends a
+first=$(stored_acks a)
+port=$(free_ports 1)
+"$bin/cfsr-proxy" "$port" "${site_port[b]}" noise 1 1000000000000 100 >"$work/proxy.out" &
+proxy=$!
+slowly=(--compress none --batch-bytes 64KiB --window-bytes 256KiB)
+serve b --peer "$(peer a "$(free_ports 1)")" "${slowly[@]}"
+serve a --peer "$(peer b "$port")" "${slowly[@]}"
+until_true 60 "acks of the backlog are stored" stored_rises "$first"
+say "stored as acked in the middle of the backlog: ${stored//$'\n'/, }; b has" \
+    "$(status b '[.incoming[0].lanes[].entries] | add') of $(digest a 1 | cut -d ' ' -f 1)"
+kill -USR1 "$proxy"
+caught_up a
+stop a
+stop b
+kill -TERM "$proxy"
+wait "$proxy" || true
+in_step a b

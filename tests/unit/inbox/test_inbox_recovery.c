@@ -325,6 +325,82 @@ Test(inbox_recovery, damage_at_the_very_end_is_a_torn_tail)
     cfsr_fs_sim_destroy(fs);
 }
 
+/* A batch as a writer would lay it out at a place, without a writer's care for what is before it.
+ * Returns where it ends. */
+static uint64_t put_by_hand(struct cfsr_fs *fs, struct test_origin *origin, uint64_t body_offset,
+                            struct cfsr_inbox_local local)
+{
+    uint8_t *block = aligned_alloc(CFSR_INBOX_BLOCK_BYTES, CFSR_INBOX_SLOT_BYTES);
+    char path[CFSR_INBOX_PATH_BYTES];
+    struct test_batch batch;
+    struct cfsr_file *file;
+    uint32_t bytes;
+
+    test_batch_make(origin, 5, RECORD_BYTES, &batch);
+    memcpy(block + CFSR_INBOX_LOCAL_HEADER_BYTES, batch.frame, batch.frame_bytes);
+    local.kind = CFSR_INBOX_BATCH;
+    local.record_bytes = CFSR_INBOX_LOCAL_HEADER_BYTES + batch.frame_bytes;
+    local.entries = batch.entries;
+    cfsr_inbox_record_seal(&local, body_offset, block);
+    bytes = (uint32_t)cfsr_align_up(local.record_bytes, CFSR_INBOX_BLOCK_BYTES);
+    memset(block + local.record_bytes, 0, bytes - local.record_bytes);
+    cfsr_inbox_segment_path(&site, 0, local.sequence, path);
+    cr_assert_eq(cfsr_file_open(fs, path, CFSR_OPEN_READ | CFSR_OPEN_WRITE, &file), 0);
+    cr_assert_geq(cfsr_file_pwrite(file, block, bytes, cfsr_inbox_file_offset(body_offset), true),
+                  0);
+    cfsr_file_close(file);
+    test_batch_free(&batch);
+    free(block);
+    return body_offset + cfsr_inbox_record_space(local.record_bytes);
+}
+
+/* No place looks damaged, yet a range of the origin is in none of the records. */
+Test(inbox_recovery, a_batch_above_its_origins_cursor_is_no_continuation)
+{
+    struct cfsr_fs *fs = sim_with_site(1);
+    struct cfsr_inbox_state *state = calloc(1, sizeof *state);
+    struct cfsr_inbox_local local;
+    struct test_origin origin;
+    uint64_t lsn, ahead, end;
+
+    test_origin_init(&origin, &site, 1, 0xa1, 0);
+    fill(fs, &origin);
+    cr_assert_eq(cfsr_inbox_recover_lane(fs, &site, 0, true, state), 0);
+    lsn = state->cursor[0].lsn;
+    ahead = state->body_offset;
+    local = (struct cfsr_inbox_local){.sequence = state->sequence,
+                                      .arrival = state->arrival,
+                                      .incarnation = state->incarnation - 1};
+    cr_assert_eq(lsn, origin.lsn);
+    lsn += 3 * RECORD_BYTES; /* never received */
+    test_origin_seek(&origin, lsn, lsn / RECORD_BYTES, lsn / RECORD_BYTES);
+    end = put_by_hand(fs, &origin, ahead, local);
+
+    /* Nothing says that it was acknowledged: it is cut, and the origin sends from the cursor. */
+    cr_assert_eq(cfsr_inbox_recover_lane(fs, &site, 0, true, state), 0, "%s", cfsr_error_message());
+    cr_assert_eq(state->cursor[0].lsn, lsn - 3 * RECORD_BYTES, "acknowledged and not there");
+    cr_assert_eq(state->cut_bytes, end - ahead);
+    cr_assert_eq(state->body_offset, ahead);
+    cr_assert_eq(state->damaged, 0);
+
+    /* A later record does: it is kept, and what is missing in front of it is damage. */
+    local.arrival++;
+    local.durable_below = end;
+    put_by_hand(fs, &origin, cfsr_align_up(end, CFSR_INBOX_BLOCK_BYTES), local);
+    cr_assert_eq(cfsr_inbox_recover_lane(fs, &site, 0, true, state), 0, "%s", cfsr_error_message());
+    cr_assert_eq(state->cursor[0].lsn, origin.lsn);
+    cr_assert_eq(state->cut_bytes, 0);
+    cr_assert_eq(state->damaged, 1, "passed silently");
+    cr_assert_eq(state->gaps, 1);
+    cr_assert_eq(state->gap[0].sequence, local.sequence);
+    cr_assert_eq(state->gap[0].begin, ahead);
+    cr_assert_eq(state->gap[0].end, ahead);
+    cr_assert_eq(verify(fs).verdict, CFSR_INBOX_DAMAGED);
+    free(state);
+    test_origin_fini(&origin);
+    cfsr_fs_sim_destroy(fs);
+}
+
 Test(inbox_recovery, a_foreign_file_is_refused_and_a_missing_segment_is_listed)
 {
     struct cfsr_fs *fs = sim_with_site(1);

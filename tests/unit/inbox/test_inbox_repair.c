@@ -370,6 +370,51 @@ Test(inbox_repair, a_reader_does_not_end_behind_a_loss_that_nothing_names)
     world_fini(&w);
 }
 
+/* The reader is behind the place when the first record comes that names what was lost there. */
+Test(inbox_repair, a_reader_behind_a_loss_stops_at_the_batch_that_shows_it)
+{
+    struct cfsr_inbox_options options = {
+        .opts_size = sizeof options, .lane = 0, .all_records = true};
+    uint64_t read[ORIGINS] = {0}, lost;
+    struct cfsr_inbox_record record;
+    struct cfsr_inbox *inbox;
+    struct test_batch batch;
+    struct world w;
+    int rc;
+
+    world_init(&w, 1);
+    world_start(&w);
+    lose_last_batch(&w);
+    lost = w.sent[1];
+    cr_assert_eq(cfsr_inbox_open_at(w.fs, &site, &options, &inbox), 0);
+    while ((rc = cfsr_inbox_next(inbox, 0, &record)) == 1)
+        read[record.site_id - 10] = record.end_lsn;
+    cr_assert_eq(rc, -CFSR_E_DAMAGED);
+    cr_assert_eq(read[0], w.sent[0], "it went on behind the place");
+    cr_assert_eq(read[1], 0);
+
+    world_seek(&w.origin[1], lost);
+    test_batch_make(&w.origin[1], 5, RECORD_BYTES, &batch);
+    test_writer_put(&w.writer, &batch);
+    w.sent[1] = batch.header.lsn_to;
+    test_batch_free(&batch);
+    test_writer_drain(&w.writer);
+    rc = cfsr_inbox_next(inbox, 0, &record);
+    cr_assert_eq(rc, -CFSR_E_DAMAGED, "%d: LSN %llu, and nothing below was read", rc,
+                 (unsigned long long)record.lsn);
+    cr_assert_eq(cfsr_inbox_next(inbox, 0, &record), -CFSR_E_DAMAGED, "it does not wear off");
+
+    cr_assert_eq(world_repair_all(&w), 1);
+    while ((rc = cfsr_inbox_next(inbox, 0, &record)) == 1) {
+        cr_assert_eq(record.lsn, read[record.site_id - 10]);
+        read[record.site_id - 10] = record.end_lsn;
+    }
+    cr_assert_eq(rc, 0, "%s", cfsr_error_message());
+    cr_assert_arr_eq(read, w.sent, sizeof read);
+    cfsr_inbox_close(inbox);
+    world_fini(&w);
+}
+
 Test(inbox_repair, damage_that_cost_nothing_ends_with_the_lanes_cursors)
 {
     struct world w;

@@ -5,6 +5,7 @@
 #include <stdbool.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "base/assert.h"
 
@@ -96,6 +97,16 @@ static void count_use(struct faulty_fs *faulty, struct cfsr_file *file)
         atomic_fetch_add(&faulty->resync_count, 1);
 }
 
+static void pass_gate(struct faulty_fs *faulty, const struct cfsr_file *file)
+{
+    if (!((const struct faulty_file *)file)->of_lane)
+        return;
+    atomic_fetch_add(&faulty->at_gate, 1);
+    while (atomic_load(&faulty->gate_closed))
+        (void)usleep(1000);
+    atomic_fetch_sub(&faulty->at_gate, 1);
+}
+
 static int faulty_pwrite(struct cfsr_fs *fs, struct cfsr_file *file, const void *buf, uint32_t len,
                          uint64_t offset, bool durable)
 {
@@ -103,6 +114,8 @@ static int faulty_pwrite(struct cfsr_fs *fs, struct cfsr_file *file, const void 
     int rc = ordered(file, &faulty->write_rc);
 
     count_use(faulty, file);
+    if (durable)
+        pass_gate(faulty, file);
     if (rc == 0 && durable)
         rc = ordered(file, &faulty->sync_rc);
     if (rc < 0)
@@ -122,6 +135,7 @@ static int faulty_sync(struct cfsr_fs *fs, struct cfsr_file *file)
     int rc = ordered(file, &faulty->sync_rc);
 
     count_use(faulty, file);
+    pass_gate(faulty, file);
     if (rc < 0) {
         ((struct faulty_file *)file)->failed = true;
         atomic_fetch_add(&faulty->sync_count, 1);

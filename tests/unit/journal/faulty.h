@@ -3,6 +3,7 @@
 #define CFSR_TEST_JOURNAL_FAULTY_H
 
 #include <stdatomic.h>
+#include <stdbool.h>
 #include <stdint.h>
 
 #include "core/file.h"
@@ -15,6 +16,9 @@ struct faulty_fs {
     atomic_int sync_count; /* failed syncs; the first sync of a failed descriptor is counted once */
     atomic_int resync_count; /* syncs and writes of a descriptor whose sync had failed */
     atomic_int lock_rc;      /* of repair.lock */
+    /* While closed, syncs and durable writes stand before it; at_gate: how many do. */
+    atomic_bool gate_closed;
+    atomic_int at_gate;
     /* Reads of this range of a segment fail with -EIO until all of a block was written. */
     atomic_ullong bad_offset, bad_end;
 };

@@ -4,6 +4,8 @@
 
 #include <errno.h>
 #include <pthread.h>
+#include <stdatomic.h>
+#include <stdbool.h>
 #include <string.h>
 #include <time.h>
 #include <unistd.h>
@@ -324,4 +326,96 @@ Test(journal_failure, no_space_in_a_write_is_told_as_such_and_passes)
     cr_assert(cfsr_journal_close(journal) == 0);
     assert_sound(&site);
     test_site_remove(&site);
+}
+
+/* ---- a sync that takes its time ---- */
+
+#define GATE_APPENDERS 4
+
+struct gate {
+    struct cfsr_journal *journal;
+    struct faulty_fs *faulty;
+    atomic_int begun, returned, early;
+};
+
+/* Stages and waits, or appends: the same promise, by its inode. */
+struct gate_appender {
+    struct gate *gate;
+    pthread_t thread;
+    uint64_t inode;
+};
+
+static void *append_at_gate(void *user)
+{
+    struct cfsr_entry entry = {.shard_id = 0, .op = CFSR_OP_SETATTR};
+    struct gate_appender *appender = user;
+    struct gate *gate = appender->gate;
+    struct cfsr_entry_position position;
+    int rc;
+
+    entry.inode = appender->inode;
+    if (appender->inode % 2 == 0) {
+        atomic_fetch_add(&gate->begun, 1);
+        rc = cfsr_journal_append(gate->journal, &entry, 1, &position, NULL);
+    } else {
+        rc = cfsr_journal_stage(gate->journal, &entry, &position);
+        atomic_fetch_add(&gate->begun, 1);
+        if (rc == 0)
+            rc = cfsr_journal_wait(gate->journal, 0, position.end_lsn);
+    }
+    /* Nothing was synced since the gate was closed, while it is. */
+    if (rc != 0 || atomic_load(&gate->faulty->gate_closed))
+        atomic_fetch_add(&gate->early, 1);
+    atomic_fetch_add(&gate->returned, 1);
+    return NULL;
+}
+
+/* Until the value is reached; false: it was not in all the looks. */
+static bool reaches(atomic_int *value, int wanted, unsigned looks)
+{
+    for (unsigned i = 0; i < looks && atomic_load(value) < wanted; i++)
+        (void)usleep(2000);
+    return atomic_load(value) >= wanted;
+}
+
+static void nobody_returns_before_the_sync(bool direct)
+{
+    struct gate_appender appenders[GATE_APPENDERS];
+    struct faulty_fs faulty;
+    struct gate gate = {.faulty = &faulty};
+    struct cfsr_site site;
+    uint64_t inodes[16];
+
+    faulty_fs_init(&faulty);
+    test_site_make(&site, 1, 1);
+    gate.journal = open_on(&faulty, &site, direct);
+    cr_assert(append(gate.journal, 1, 10, NULL) == 0);
+    atomic_store(&faulty.gate_closed, true);
+    for (int i = 0; i < GATE_APPENDERS; i++) {
+        appenders[i] = (struct gate_appender){.gate = &gate, .inode = 2 + (uint64_t)i};
+        cr_assert(pthread_create(&appenders[i].thread, NULL, append_at_gate, &appenders[i]) == 0);
+        /* The group of the first, or a MARK alone, is being synced when the others come. */
+        cr_assert(reaches(&faulty.at_gate, 1, 10000));
+    }
+    cr_assert(reaches(&gate.begun, GATE_APPENDERS, 10000));
+    (void)reaches(&gate.returned, 1, 100); /* the time for one that does not wait to show it */
+    cr_assert(reaches(&faulty.at_gate, 1, 10000), "nothing is being synced");
+    atomic_store(&faulty.gate_closed, false);
+    for (int i = 0; i < GATE_APPENDERS; i++)
+        cr_assert(pthread_join(appenders[i].thread, NULL) == 0);
+    cr_assert(atomic_load(&gate.early) == 0, "%d did not wait", atomic_load(&gate.early));
+    cr_assert(cfsr_journal_close(gate.journal) == 0, "%s", cfsr_error_message());
+    cr_assert(read_inodes(&site, inodes, 16) == 1 + GATE_APPENDERS);
+    assert_sound(&site);
+    test_site_remove(&site);
+}
+
+Test(journal_failure, nobody_returns_while_the_group_of_another_is_being_synced)
+{
+    nobody_returns_before_the_sync(false);
+}
+
+Test(journal_failure, nobody_returns_while_the_durable_write_of_another_is_under_way)
+{
+    nobody_returns_before_the_sync(true);
 }
