@@ -140,17 +140,28 @@ static int decode(struct cfsr_consumer *consumer, const struct cfsr_site *site, 
     return 0;
 }
 
-/* Reads the newer sound slot: 1; 0 none yet (registered, never committed); -errno. */
+static bool is_zero(const uint8_t *bytes, int len_bytes)
+{
+    return len_bytes == 0 ||
+           (bytes[0] == 0 && memcmp(bytes, bytes + 1, (size_t)len_bytes - 1) == 0);
+}
+
+/*
+ * Reads the newer sound slot: 1; 0 none yet; -errno. The first slot is written second, so while
+ * nothing stands there the registration did not end, and no position was ever committed.
+ */
 static int load(struct cfsr_consumer *consumer, const struct cfsr_site *site)
 {
-    uint64_t best = 0, size = 0;
+    bool registered = true;
     unsigned i, found = 2;
-    int rc;
+    uint64_t best = 0;
+    int rc = 0;
 
-    rc = cfsr_file_size(consumer->file, &size);
     for (i = 0; rc >= 0 && i < 2; i++) {
         rc = cfsr_file_pread(consumer->file, consumer->slot, consumer->slot_bytes,
                              (uint64_t)i * consumer->slot_bytes);
+        if (i == 0 && rc >= 0)
+            registered = !is_zero(consumer->slot, rc);
         if (rc < (int)SLOT_FIXED_BYTES || !slot_is_sound(consumer->slot, (uint32_t)rc))
             continue;
         if (found == 2 || cfsr_load_le64(consumer->slot + 24) > best) {
@@ -160,7 +171,7 @@ static int load(struct cfsr_consumer *consumer, const struct cfsr_site *site)
     }
     if (rc < 0)
         return rc;
-    if (found == 2 && size == 0)
+    if (found == 2 && !registered)
         return 0;
     if (found == 2)
         return cfsr_fail(-CFSR_E_CHECKSUM,

@@ -190,7 +190,9 @@ static int open_consumer(struct cfsr_inbox *inbox, const struct cfsr_inbox_optio
         consumer->ttl_ms = options->ttl_ms;
         if (options->owner != NULL)
             memccpy(consumer->owner, options->owner, 0, sizeof consumer->owner - 1);
-        rc = cfsr_consumer_store(consumer, &inbox->site, cfsr_clock_wall_us());
+        /* Both slots: from here on there is always a sound one beside the one being written. */
+        for (int slot = 0; rc == 0 && slot < 2; slot++)
+            rc = cfsr_consumer_store(consumer, &inbox->site, cfsr_clock_wall_us());
     } else if (consumer->site_id != options->site_id) {
         rc = cfsr_fail(-CFSR_E_CONFIG,
                        "consumer %s was registered for site %llu (0: all), not %llu",

@@ -269,6 +269,39 @@ Test(inbox_reader, a_torn_commit_leaves_the_one_before)
     cfsr_fs_sim_destroy(fs);
 }
 
+/* Points 509: the power went in the middle of the very first store. */
+Test(inbox_reader, a_torn_registration_is_begun_anew)
+{
+    struct cfsr_inbox_options options = {
+        .opts_size = sizeof options, .data_dir = "/data", .consumer = "c"};
+    const char *path = "/data/inbox/consumers/c";
+    struct cfsr_fs *fs = sim_with_site(1);
+    struct cfsr_consumer *consumer;
+    struct cfsr_inbox *inbox;
+    struct cfsr_file *file;
+
+    cr_assert_eq(cfsr_inbox_open_at(fs, &site, &options, &inbox), 0, "%s", cfsr_error_message());
+    cfsr_inbox_close(inbox);
+    /* Registered: whichever slot rots, the other one has it. */
+    for (unsigned slot = 0; slot < 2; slot++) {
+        uint64_t bit = (slot * 4096ull + 40) * 8;
+        cr_assert_eq(cfsr_fs_sim_flip_bit(fs, path, bit), 0);
+        cr_assert_eq(cfsr_consumer_open(fs, &site, "c", false, false, &consumer), 0);
+        cr_assert_gt(consumer->generation, 0);
+        cfsr_consumer_close(consumer);
+        cr_assert_eq(cfsr_fs_sim_flip_bit(fs, path, bit), 0);
+    }
+    /* As torn: something in the second slot, nothing in the first. */
+    cr_assert_eq(cfsr_file_open(fs, path, CFSR_OPEN_READ | CFSR_OPEN_WRITE, &file), 0);
+    static const uint8_t nothing[4096];
+    cr_assert_geq(cfsr_file_pwrite(file, nothing, sizeof nothing, 0, true), 0);
+    cr_assert_geq(cfsr_file_pwrite(file, nothing, 100, 4096 + 20, true), 0);
+    cfsr_file_close(file);
+    cr_assert_eq(cfsr_inbox_open_at(fs, &site, &options, &inbox), 0, "%s", cfsr_error_message());
+    cfsr_inbox_close(inbox);
+    cfsr_fs_sim_destroy(fs);
+}
+
 Test(inbox_reader, retention_keeps_what_a_consumer_needs)
 {
     struct cfsr_inbox_gc_facts facts = {.first_sequence = 1,
