@@ -262,6 +262,21 @@ static int judge_tail(struct recovery *r)
     return 0;
 }
 
+/* A lane whole up to its last segment's end: does a peer know of more? */
+static int judge_whole(const struct recovery *r)
+{
+    uint64_t acked;
+    int rc = cfsr_acks_highest(r->fs, r->site, r->lane, &acked);
+
+    if (rc == 0 && acked > r->state.end_lsn)
+        rc = cfsr_fail(-CFSR_E_MISSING_SEGMENT,
+                       "lane %" PRIu32 ": segment %016" PRIx64
+                       ".seg is missing, a peer acknowledged up to %" PRIx64
+                       ": run \"cfs-repl journal verify --repair\": that peer refills it",
+                       r->lane, cfsr_segment_first_lsn(r->site, r->state.end_lsn), acked);
+    return rc;
+}
+
 int cfsr_journal_search_cover(struct cfsr_fs *fs, const struct cfsr_site *site, uint32_t lane,
                               uint64_t damaged_lsn, uint64_t last_segment_lsn,
                               uint64_t *mark_lsn_out, uint64_t *last_byte_lsn_out)
@@ -451,11 +466,9 @@ static int recover(struct recovery *r)
         return rc;
     if (r->state.end_lsn <= r->map.lsns[r->map.count - 1])
         r->state.clean = false; /* a segment was begun after the last record */
-    if (r->damage != 0) {
-        rc = judge_tail(r);
-        if (rc < 0)
-            return rc;
-    }
+    rc = r->damage != 0 ? judge_tail(r) : judge_whole(r);
+    if (rc < 0)
+        return rc;
     if (r->state.clean || r->read_only) {
         r->state.cut_lsn = CFSR_LSN_UNKNOWN;
         r->state.cut_bytes = 0;

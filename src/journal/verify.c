@@ -12,6 +12,7 @@
 #include <string.h>
 
 #include "base/bytes.h"
+#include "journal/acks.h"
 #include "journal/recovery.h"
 #include "journal/segment.h"
 #include "journal/segment_map.h"
@@ -221,6 +222,7 @@ static bool verify_segment(struct verify *v, uint64_t first_lsn)
 
 static void verify_lane(struct verify *v, const struct cfsr_status_page *page)
 {
+    uint64_t known_lsn, end_lsn;
     int rc;
 
     v->committed_lsn = page == NULL ? CFSR_LSN_UNKNOWN : cfsr_status_page_committed(page, v->lane);
@@ -229,6 +231,14 @@ static void verify_lane(struct verify *v, const struct cfsr_status_page *page)
     v->entries = 0;
     v->clean = false;
     forget_counts(v);
+    /* Before the segments are listed: what is known now was there already. */
+    rc = cfsr_acks_highest(v->fs, v->site, v->lane, &known_lsn);
+    if (rc < 0) {
+        report(v, CFSR_FINDING_UNREADABLE, 0, 0, rc, cfsr_error_message(), advice_read);
+        return;
+    }
+    if (v->committed_lsn != CFSR_LSN_UNKNOWN)
+        known_lsn = cfsr_max_u64(known_lsn, v->committed_lsn);
     rc = cfsr_segment_map_load(v->fs, v->site, v->lane, &v->map);
     if (rc < 0) {
         report(v, CFSR_FINDING_UNREADABLE, 0, 0, rc, cfsr_error_message(), advice_read);
@@ -248,9 +258,11 @@ static void verify_lane(struct verify *v, const struct cfsr_status_page *page)
         if (verify_segment(v, v->map.lsns[i]))
             break;
     }
-    if (v->map.count == 0 && v->committed_lsn != CFSR_LSN_UNKNOWN && v->committed_lsn > 0)
-        report(v, CFSR_FINDING_MISSING_SEGMENT, 0, v->committed_lsn, -CFSR_E_MISSING_SEGMENT,
-               "all segments are missing", advice_repair);
+    end_lsn = v->map.count == 0 ? 0 : v->map.lsns[v->map.count - 1] + v->site->segment_bytes;
+    if (known_lsn > end_lsn)
+        report(v, CFSR_FINDING_MISSING_SEGMENT, end_lsn, known_lsn, -CFSR_E_MISSING_SEGMENT,
+               v->map.count == 0 ? "all segments are missing" : "the last segment is missing",
+               advice_repair);
     cfsr_segment_map_fini(&v->map);
 }
 
